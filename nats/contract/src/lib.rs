@@ -1,0 +1,10 @@
+//! What is on fleet's bus and what it means.
+//!
+//! This crate is pure: no runtime, no files, no environment, no clock and no randomness (its
+//! `clippy.toml` bans them). Time and random draws are arguments, so that agent, keeper, CLI,
+//! console and the simulation all share the very same rules.
+
+pub mod ids;
+pub mod outcome;
+pub mod spec;
+pub mod time;

@@ -1,0 +1,416 @@
+//! What a job is asked to be: its command, its world, its policy. Written once at dispatch and
+//! never changed; checked by the same rules at both ends.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Lane, MachineId};
+use crate::time::Time;
+
+/// Longest single argument, in bytes (Linux `MAX_ARG_STRLEN` is 128 KiB with its NUL).
+pub const ARG_MAX_BYTES: usize = 128 * 1024 - 1;
+/// Most a whole specification may weigh as JSON without its standard input, in bytes.
+pub const SPEC_MAX_BYTES: usize = 512 * 1024;
+/// Most standard input a job can carry, in bytes.
+pub const STDIN_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Most jobs one `--count` can make.
+pub const COUNT_MAX: u32 = 100_000;
+/// Longest name of a job, in bytes.
+pub const NAME_MAX_BYTES: usize = 200;
+/// Most tags a job can have.
+pub const TAGS_MAX: usize = 64;
+/// Longest tag key or value, in bytes.
+pub const TAG_MAX_BYTES: usize = 256;
+/// How long a job may wait before it starts, unless told otherwise: 30 days.
+pub const EXPIRES_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How much of a job's output is kept, unless told otherwise: 256 MiB.
+pub const LOG_KEEP_DEFAULT_BYTES: u64 = 256 * 1024 * 1024;
+/// Time between TERM and KILL when a job's processes are ended.
+pub const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// Which of the three queues of a lane a job waits in.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Asked first.
+    High,
+    /// The usual.
+    #[default]
+    Normal,
+    /// Asked last.
+    Low,
+}
+
+impl Priority {
+    /// All priorities, most urgent first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// The priority's token in a subject.
+    #[must_use]
+    pub fn letter(self) -> char {
+        match self {
+            Self::High => 'h',
+            Self::Normal => 'n',
+            Self::Low => 'l',
+        }
+    }
+
+    /// The priority with this token.
+    #[must_use]
+    pub fn from_letter(letter: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|p| letter.len() == 1 && letter.starts_with(p.letter()))
+    }
+}
+
+/// What to do with an attempt whose machine is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLost {
+    /// Put it to the operator; nobody else may take the job meanwhile.
+    #[default]
+    Ask,
+    /// Run it again elsewhere, once the lost side has ended its processes.
+    Retry,
+    /// End the job as lost.
+    Fail,
+}
+
+/// Where a job waits: on a machine of its own, or in a lane.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Strictly this machine.
+    Pin(MachineId),
+    /// Any machine that satisfies the lane's requirements.
+    Lane(Lane),
+}
+
+/// A job as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// Program and arguments; with `shell`, one line for `/bin/sh -c`.
+    pub command: Vec<String>,
+    /// Whether the command is a line for a shell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shell: bool,
+    /// Absolute, or `~` or `~/…` for the home of the user on the machine that runs it.
+    /// None is that home.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Variables set on top of the machine's own environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Standard input; none is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "opt_base64")]
+    pub stdin: Option<Vec<u8>>,
+    /// Longest run of one attempt, in milliseconds; then every process is ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// What to do when the machine is gone.
+    #[serde(default)]
+    pub on_lost: OnLost,
+    /// How many more attempts a failed one is worth.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
+    /// Where it waits.
+    pub target: Target,
+    /// How urgent it is.
+    #[serde(default)]
+    pub priority: Priority,
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Who or what sent it, and anything else the sender wants to find it by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// Its number among the jobs of one `--count`, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    /// When it was dispatched, by the dispatcher's clock.
+    pub submitted_at: Time,
+    /// Who dispatched it: `user@host`.
+    pub submitted_by: String,
+    /// How long it may wait before it starts, in milliseconds.
+    pub expires_ms: u64,
+    /// How much output is kept, in bytes; the oldest goes first and is counted.
+    #[serde(default = "log_keep_default")]
+    pub log_keep_bytes: u64,
+}
+
+fn log_keep_default() -> u64 {
+    LOG_KEEP_DEFAULT_BYTES
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// Why a specification cannot be a job.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// No program to run.
+    #[error(
+        "empty command: give the program to run after --, such as: fleet dispatch -- make test"
+    )]
+    EmptyCommand,
+    /// A NUL byte, which no program can receive.
+    #[error("{0} contains a NUL byte, which no program can receive: remove it")]
+    Nul(String),
+    /// An argument over [`ARG_MAX_BYTES`].
+    #[error(
+        "argument {index} is {bytes} bytes, the limit is {ARG_MAX_BYTES}: send large input with --stdin FILE"
+    )]
+    LongArgument {
+        /// Its place in the command, from 0.
+        index: usize,
+        /// Its length.
+        bytes: usize,
+    },
+    /// An environment variable's name that no program can receive.
+    #[error("environment variable name {0:?} is not valid: it must not be empty or contain '='")]
+    EnvName(String),
+    /// A working folder that is neither absolute nor under the home.
+    #[error("working folder {0:?} is relative: give an absolute path, or one that starts with ~/")]
+    RelativeCwd(String),
+    /// Standard input over [`STDIN_MAX_BYTES`].
+    #[error(
+        "standard input is {0} bytes, the limit is {STDIN_MAX_BYTES}: put it in a file on the machine and name that"
+    )]
+    LongStdin(usize),
+    /// A name over [`NAME_MAX_BYTES`], or one with control characters.
+    #[error("name is not valid: use at most {NAME_MAX_BYTES} bytes without control characters")]
+    Name,
+    /// Too many or too long tags.
+    #[error(
+        "tags are over the limit: at most {TAGS_MAX}, each key and value at most {TAG_MAX_BYTES} bytes, no empty key"
+    )]
+    Tags,
+    /// A time-out of zero.
+    #[error("a time-out of zero would end the job before it starts: leave it out, or give more")]
+    ZeroTimeout,
+    /// The whole over [`SPEC_MAX_BYTES`].
+    #[error(
+        "the job's specification is {0} bytes, the limit is {SPEC_MAX_BYTES}: send large input with --stdin FILE"
+    )]
+    TooLarge(usize),
+}
+
+impl JobSpec {
+    /// A job of this command with nothing special about it.
+    #[must_use]
+    pub fn new(
+        command: Vec<String>,
+        target: Target,
+        submitted_at: Time,
+        submitted_by: String,
+    ) -> Self {
+        Self {
+            command,
+            shell: false,
+            cwd: None,
+            env: BTreeMap::new(),
+            stdin: None,
+            timeout_ms: None,
+            on_lost: OnLost::default(),
+            retries: 0,
+            target,
+            priority: Priority::default(),
+            name: None,
+            tags: BTreeMap::new(),
+            index: None,
+            submitted_at,
+            submitted_by,
+            expires_ms: u64::try_from(EXPIRES_DEFAULT.as_millis()).unwrap_or(u64::MAX),
+            log_keep_bytes: LOG_KEEP_DEFAULT_BYTES,
+        }
+    }
+
+    /// When it expires if it has not started.
+    #[must_use]
+    pub fn expires_at(&self) -> Time {
+        self.submitted_at
+            .plus(Duration::from_millis(self.expires_ms))
+    }
+
+    /// What people call it: its name, or its command on one line.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match &self.name {
+            Some(name) => name.clone(),
+            None => self.command.join(" "),
+        }
+    }
+
+    /// Checks every limit.
+    ///
+    /// # Errors
+    /// The first limit that does not hold.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        if self.command.first().is_none_or(String::is_empty) {
+            return Err(SpecError::EmptyCommand);
+        }
+        for (index, arg) in self.command.iter().enumerate() {
+            no_nul(arg, || format!("argument {index}"))?;
+            if arg.len() > ARG_MAX_BYTES {
+                return Err(SpecError::LongArgument {
+                    index,
+                    bytes: arg.len(),
+                });
+            }
+        }
+        if let Some(cwd) = &self.cwd {
+            no_nul(cwd, || "the working folder".to_owned())?;
+            if !(cwd.starts_with('/') || cwd == "~" || cwd.starts_with("~/")) {
+                return Err(SpecError::RelativeCwd(cwd.chars().take(80).collect()));
+            }
+        }
+        for (name, value) in &self.env {
+            no_nul(name, || "an environment variable's name".to_owned())?;
+            if name.is_empty() || name.contains('=') {
+                return Err(SpecError::EnvName(name.chars().take(80).collect()));
+            }
+            no_nul(value, || format!("environment variable {name}"))?;
+        }
+        self.validate_labels()?;
+        if self.timeout_ms == Some(0) {
+            return Err(SpecError::ZeroTimeout);
+        }
+        if let Some(stdin) = &self.stdin
+            && stdin.len() > STDIN_MAX_BYTES
+        {
+            return Err(SpecError::LongStdin(stdin.len()));
+        }
+        let weight = self.weight();
+        if weight > SPEC_MAX_BYTES {
+            return Err(SpecError::TooLarge(weight));
+        }
+        Ok(())
+    }
+
+    fn validate_labels(&self) -> Result<(), SpecError> {
+        if let Some(name) = &self.name
+            && (name.is_empty()
+                || name.len() > NAME_MAX_BYTES
+                || name.chars().any(char::is_control))
+        {
+            return Err(SpecError::Name);
+        }
+        let long = |s: &str| s.len() > TAG_MAX_BYTES;
+        if self.tags.len() > TAGS_MAX
+            || self
+                .tags
+                .iter()
+                .any(|(k, v)| k.is_empty() || long(k) || long(v))
+        {
+            return Err(SpecError::Tags);
+        }
+        Ok(())
+    }
+
+    /// Bytes of everything of variable length but standard input.
+    fn weight(&self) -> usize {
+        let pairs = |m: &BTreeMap<String, String>| {
+            m.iter().map(|(k, v)| k.len() + v.len() + 6).sum::<usize>()
+        };
+        self.command.iter().map(|a| a.len() + 3).sum::<usize>()
+            + self.cwd.as_ref().map_or(0, String::len)
+            + self.submitted_by.len()
+            + pairs(&self.env)
+            + pairs(&self.tags)
+    }
+}
+
+fn no_nul(text: &str, what: impl FnOnce() -> String) -> Result<(), SpecError> {
+    if text.contains('\0') {
+        return Err(SpecError::Nul(what()));
+    }
+    Ok(())
+}
+
+/// Bytes as base64 text in JSON, or nothing.
+mod opt_base64 {
+    use data_encoding::BASE64;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(
+        clippy::ref_option,
+        reason = "serde's `with` passes the field by reference"
+    )]
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Option<Vec<u8>>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => s.collect_str(&BASE64.encode_display(bytes)),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<Vec<u8>>, D::Error> {
+        let Some(text) = Option::<std::borrow::Cow<'de, str>>::deserialize(d)? else {
+            return Ok(None);
+        };
+        BASE64
+            .decode(text.as_bytes())
+            .map(Some)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(command: &[&str]) -> JobSpec {
+        JobSpec::new(
+            command.iter().map(|&s| s.to_owned()).collect(),
+            Target::Lane(Lane::any()),
+            Time::from_micros(0),
+            "ana@studio".to_owned(),
+        )
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        assert_eq!(spec(&["true"]).validate(), Ok(()));
+        assert_eq!(spec(&[]).validate(), Err(SpecError::EmptyCommand));
+        assert_eq!(spec(&[""]).validate(), Err(SpecError::EmptyCommand));
+        assert!(matches!(
+            spec(&["a", "b\0"]).validate(),
+            Err(SpecError::Nul(_))
+        ));
+        assert!(matches!(
+            spec(&["a", &"x".repeat(1 << 20)]).validate(),
+            Err(SpecError::LongArgument { index: 1, .. })
+        ));
+        let many = vec!["x".repeat(100_000); 6];
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(matches!(
+            spec(&many).validate(),
+            Err(SpecError::TooLarge(_))
+        ));
+        let mut s = spec(&["true"]);
+        s.cwd = Some("src".to_owned());
+        assert!(matches!(s.validate(), Err(SpecError::RelativeCwd(_))));
+        s.cwd = Some("~/src".to_owned());
+        assert_eq!(s.validate(), Ok(()));
+        s.env.insert("A=B".to_owned(), String::new());
+        assert!(matches!(s.validate(), Err(SpecError::EnvName(_))));
+    }
+
+    #[test]
+    fn a_spec_survives_the_wire_with_any_bytes_on_its_input() {
+        let mut s = spec(&["cat"]);
+        s.stdin = Some(vec![0, 255, 10, 13]);
+        let json = serde_json::to_vec(&s).unwrap();
+        assert_eq!(serde_json::from_slice::<JobSpec>(&json).unwrap(), s);
+    }
+}
