@@ -4,7 +4,15 @@
 //! `clippy.toml` bans them). Time and random draws are arguments, so that agent, keeper, CLI,
 //! console and the simulation all share the very same rules.
 
+pub mod attempt;
+pub mod envelope;
 pub mod ids;
+pub mod job;
+pub mod keeper;
+pub mod lease;
 pub mod outcome;
+pub mod policy;
+pub mod record;
 pub mod spec;
+pub mod ticket;
 pub mod time;

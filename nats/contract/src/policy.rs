@@ -1,0 +1,169 @@
+//! What becomes of a job after an attempt of it ended.
+
+use std::time::Duration;
+
+use crate::ids::MachineId;
+use crate::outcome::Outcome;
+use crate::record::Next;
+use crate::spec::{JobSpec, OnLost};
+use crate::time::Time;
+
+/// A job whose attempts were lost this often is put to the operator, whatever its policy.
+pub const LOSSES_MAX: u32 = 3;
+/// First pause before another attempt of a failed job.
+pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause before another attempt.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+/// What the decision depends on beside the outcome.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// The job.
+    pub spec: &'a JobSpec,
+    /// The machine of the attempt.
+    pub machine: &'a MachineId,
+    /// Attempts so far, this one included.
+    pub attempts: u32,
+    /// Attempts lost before this one.
+    pub losses: u32,
+    /// Whether the operator wants the job ended.
+    pub cancel_requested: bool,
+    /// Now, by the writer's clock.
+    pub now: Time,
+    /// A random draw in 0..1, for the pause's jitter.
+    pub draw: f64,
+}
+
+/// Whether an attempt that ended so counts as lost: nobody knows what it did.
+#[must_use]
+pub fn counts_as_lost(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Unknown { .. } | Outcome::Fenced)
+}
+
+/// What becomes of the job whose attempt ended with `outcome`.
+#[must_use]
+pub fn next(outcome: &Outcome, at: &Situation<'_>) -> Next {
+    match outcome {
+        Outcome::Exited { exit_code: 0 } | Outcome::Canceled | Outcome::Rejected { .. } => {
+            Next::End
+        }
+        _ if at.cancel_requested => Next::End,
+        Outcome::Exited { .. } | Outcome::Signaled { .. } | Outcome::TimedOut => retry_or_end(at),
+        Outcome::Interrupted => gone(at, at.losses, "the agent was stopped while it ran"),
+        Outcome::Unknown { reason } => gone(at, at.losses + 1, reason),
+        Outcome::Fenced => gone(at, at.losses + 1, "its lease ran out while it ran"),
+    }
+}
+
+/// What becomes of the job whose machine's lease is over.
+#[must_use]
+pub fn next_after_lost_lease(at: &Situation<'_>) -> Next {
+    if at.cancel_requested && at.spec.on_lost != OnLost::Ask {
+        return Next::End;
+    }
+    gone(at, at.losses + 1, "its lease is over")
+}
+
+fn gone(at: &Situation<'_>, losses: u32, what: &str) -> Next {
+    let ask = |question: String| Next::Ask { question };
+    match at.spec.on_lost {
+        OnLost::Fail => Next::End,
+        OnLost::Retry if losses >= LOSSES_MAX => ask(format!(
+            "attempt {} on {}: {what}; {losses} attempts were lost: run it again?",
+            at.attempts, at.machine
+        )),
+        OnLost::Retry => Next::Backoff { until: at.now },
+        OnLost::Ask => ask(format!(
+            "attempt {} on {}: {what}; its outcome is unknown: run it again, or resolve it?",
+            at.attempts, at.machine
+        )),
+    }
+}
+
+fn retry_or_end(at: &Situation<'_>) -> Next {
+    let done = at.attempts.saturating_sub(at.losses);
+    if done > at.spec.retries {
+        return Next::End;
+    }
+    let doublings = done.saturating_sub(1).min(16);
+    let full = BACKOFF_FIRST
+        .saturating_mul(1 << doublings)
+        .min(BACKOFF_MAX);
+    let pause = full.mul_f64(0.5 + at.draw.clamp(0.0, 1.0) / 2.0);
+    Next::Backoff {
+        until: at.now.plus(pause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Lane;
+    use crate::spec::Target;
+
+    fn with<R>(on_lost: OnLost, retries: u32, f: impl FnOnce(Situation<'_>) -> R) -> R {
+        let mut spec = JobSpec::new(
+            vec!["true".to_owned()],
+            Target::Lane(Lane::any()),
+            Time::from_micros(0),
+            String::new(),
+        );
+        spec.on_lost = on_lost;
+        spec.retries = retries;
+        let machine: MachineId = "studio".parse().unwrap();
+        f(Situation {
+            spec: &spec,
+            machine: &machine,
+            attempts: 1,
+            losses: 0,
+            cancel_requested: false,
+            now: Time::from_micros(0),
+            draw: 1.0,
+        })
+    }
+
+    #[test]
+    fn success_never_runs_again_and_failure_only_while_retries_are_left() {
+        let failed = Outcome::Exited { exit_code: 3 };
+        with(OnLost::Retry, 5, |at| {
+            assert_eq!(next(&Outcome::Exited { exit_code: 0 }, &at), Next::End)
+        });
+        with(OnLost::Ask, 0, |at| {
+            assert_eq!(next(&failed, &at), Next::End)
+        });
+        with(OnLost::Ask, 1, |at| {
+            assert_eq!(
+                next(&failed, &at),
+                Next::Backoff {
+                    until: Time::from_micros(1_000_000)
+                }
+            );
+            let second = Situation { attempts: 2, ..at };
+            assert_eq!(next(&failed, &second), Next::End);
+            let canceled = Situation {
+                cancel_requested: true,
+                ..at
+            };
+            assert_eq!(next(&failed, &canceled), Next::End);
+        });
+    }
+
+    #[test]
+    fn a_lost_attempt_follows_the_policy_and_the_third_asks() {
+        let unknown = Outcome::Unknown {
+            reason: "gone".to_owned(),
+        };
+        with(OnLost::Ask, 0, |at| {
+            assert!(matches!(next(&unknown, &at), Next::Ask { .. }))
+        });
+        with(OnLost::Fail, 0, |at| {
+            assert_eq!(next(&unknown, &at), Next::End)
+        });
+        with(OnLost::Retry, 0, |at| {
+            assert_eq!(next(&unknown, &at), Next::Backoff { until: at.now });
+            let third = Situation { losses: 2, ..at };
+            assert!(matches!(next(&unknown, &third), Next::Ask { .. }));
+            assert!(matches!(next_after_lost_lease(&third), Next::Ask { .. }));
+        });
+    }
+}
