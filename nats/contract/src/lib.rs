@@ -6,13 +6,16 @@
 
 pub mod attempt;
 pub mod envelope;
+pub mod event;
 pub mod ids;
 pub mod job;
 pub mod keeper;
 pub mod lease;
+pub mod machine;
 pub mod outcome;
 pub mod policy;
 pub mod record;
 pub mod spec;
 pub mod ticket;
 pub mod time;
+pub mod view;

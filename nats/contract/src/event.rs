@@ -1,0 +1,76 @@
+//! Events: past-tense facts. Those about jobs are the journal itself; all others are these.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ids::{AttemptId, JobId, MachineId, MessageId};
+use crate::time::Time;
+
+/// The kinds of event that are not transitions of a job. Kinds are open: a reader tolerates others.
+pub mod kind {
+    /// An agent took its machine into service.
+    pub const MACHINE_UP: &str = "machine.up";
+    /// An agent said goodbye.
+    pub const MACHINE_OFFLINE: &str = "machine.offline";
+    /// A machine's connection closed without goodbye, or its beats stopped.
+    pub const MACHINE_LOST: &str = "machine.lost";
+    /// A machine became degraded, or for other reasons than before.
+    pub const MACHINE_DEGRADED: &str = "machine.degraded";
+    /// A machine is no longer degraded.
+    pub const MACHINE_RECOVERED: &str = "machine.recovered";
+    /// A machine's load, every 10 s while it changes.
+    pub const MACHINE_LOAD: &str = "machine.load";
+    /// An agent found the hub again.
+    pub const LINK_HEALED: &str = "link.healed";
+    /// An agent started its executor.
+    pub const EXECUTOR_STARTED: &str = "executor.started";
+    /// An attempt had ended, or was ended, after another decision held.
+    pub const ATTEMPT_SUPERSEDED: &str = "attempt.superseded";
+    /// A record of the journal that does not count.
+    pub const JOURNAL_VOID: &str = "journal.void";
+    /// A message that is no message: malformed, oversize.
+    pub const MESSAGE_MALFORMED: &str = "message.malformed";
+    /// The hub is ready.
+    pub const HUB_STARTED: &str = "hub.started";
+    /// The hub's nats-server died and was started again.
+    pub const HUB_SERVER_RESTARTED: &str = "hub.server_restarted";
+    /// The hub stops in order.
+    pub const HUB_STOPPING: &str = "hub.stopping";
+    /// The keeper removed the journal of an old job.
+    pub const JOB_PURGED: &str = "hub.job_purged";
+    /// The keeper took over a machine's lease.
+    pub const LEASE_TAKEN: &str = "hub.lease_taken";
+}
+
+/// The data of an event's envelope: its place in its machine's own order, and its details.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Which run of the writer.
+    pub boot: String,
+    /// The writer's own count, from 1 for each boot.
+    pub seq: u64,
+    /// Details, by kind.
+    #[serde(default)]
+    pub detail: Value,
+}
+
+/// An event as people and programs see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Its own id.
+    pub id: MessageId,
+    /// Its sequence in its stream.
+    pub seq: u64,
+    /// When it happened, by its writer's clock.
+    pub time: Time,
+    /// The machine it is about.
+    pub machine: Option<MachineId>,
+    /// What happened.
+    pub kind: String,
+    /// The job it is about.
+    pub job: Option<JobId>,
+    /// The attempt it is about.
+    pub attempt: Option<AttemptId>,
+    /// Details.
+    pub data: Value,
+}

@@ -1,0 +1,268 @@
+//! Jobs and machines as `--json` prints them and the console lists them: stable field names.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AttemptId, JobId, Lane, MachineId};
+use crate::job::{Job, JobState};
+use crate::machine::{self, Degraded, MachineState, Presence};
+use crate::outcome::{Outcome, OutputCount};
+use crate::record::StateWord;
+use crate::spec::Target;
+use crate::time::Time;
+
+/// One attempt of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptView {
+    /// Its number, from 1.
+    pub attempt: u32,
+    /// Its id.
+    pub id: AttemptId,
+    /// Its machine.
+    pub machine: MachineId,
+    /// Its fencing token.
+    pub token: u64,
+    /// When its process was started.
+    pub started_at: Option<Time>,
+    /// When it ended or was given up.
+    pub ended_at: Option<Time>,
+    /// Its exit code, if it ended by itself.
+    pub exit_code: Option<u8>,
+    /// The signal that ended it.
+    pub signal: Option<u8>,
+    /// Why it ended, where neither tells.
+    pub reason: Option<String>,
+    /// What it wrote.
+    pub output: OutputCount,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its id.
+    pub id: JobId,
+    /// Its name, if it was given one.
+    pub name: Option<String>,
+    /// Its state.
+    pub state: StateWord,
+    /// The machine it runs or ran on last, or is pinned to.
+    pub machine: Option<MachineId>,
+    /// The lane it waits or waited in; none for a pinned one.
+    pub lane: Option<Lane>,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Whether the command is a line for a shell.
+    pub shell: bool,
+    /// The number of the last attempt, 0 before the first.
+    pub attempt: u32,
+    /// All attempts.
+    pub attempts: Vec<AttemptView>,
+    /// The exit code of the last attempt, once it ended by itself.
+    pub exit_code: Option<u8>,
+    /// The signal that ended the last attempt.
+    pub signal: Option<u8>,
+    /// Why it stands where it stands, in words.
+    pub reason: Option<String>,
+    /// Whether the operator wants the running attempt ended.
+    pub cancel_requested: bool,
+    /// When it was dispatched.
+    pub submitted_at: Time,
+    /// When its last attempt was started.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub ended_at: Option<Time>,
+    /// Who dispatched it.
+    pub submitted_by: String,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Its number among the jobs of one `--count`.
+    pub index: Option<u32>,
+    /// The last sequence of its journal: what an action names as what it saw.
+    pub revision: u64,
+}
+
+impl JobView {
+    /// The job for people and programs.
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
+        let attempts: Vec<AttemptView> = job.attempts.iter().map(attempt_view).collect();
+        let last = attempts.last();
+        let word = job.state.word();
+        let machine = last
+            .map(|a| a.machine.clone())
+            .filter(|_| word != StateWord::Queued);
+        let (lane, pin) = match &job.target {
+            Target::Lane(lane) => (Some(lane.clone()), None),
+            Target::Pin(machine) => (None, Some(machine.clone())),
+        };
+        let ended = word.is_terminal();
+        Self {
+            id: job.id,
+            name: job.spec.name.clone(),
+            state: word,
+            machine: machine.or(pin),
+            lane,
+            command: job.spec.command.clone(),
+            shell: job.spec.shell,
+            attempt: last.map_or(0, |a| a.attempt),
+            exit_code: last.and_then(|a| a.exit_code).filter(|_| ended),
+            signal: last.and_then(|a| a.signal).filter(|_| ended),
+            reason: reason(&job.state),
+            cancel_requested: job.after().cancel_requested,
+            submitted_at: job.spec.submitted_at,
+            started_at: last.and_then(|a| a.started_at),
+            ended_at: ended.then(|| last.and_then(|a| a.ended_at).unwrap_or(job.changed_at)),
+            submitted_by: job.spec.submitted_by.clone(),
+            tags: job.spec.tags.clone(),
+            index: job.spec.index,
+            revision: job.last_seq,
+            attempts,
+        }
+    }
+
+    /// What people call it: its name, or its command on one line.
+    #[must_use]
+    pub fn title(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.command.join(" "))
+    }
+
+    /// The exit code of a command that waited for it; none while it has not ended. As documented:
+    /// the job's own, 128 + n for a signal, 124, 130, or 75 where the outcome is not the job's.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<u8> {
+        match self.state {
+            StateWord::Queued | StateWord::Running | StateWord::Backoff => None,
+            StateWord::Succeeded => Some(0),
+            StateWord::Failed => match (self.exit_code, self.signal) {
+                (Some(code), _) if code != 0 => Some(code),
+                (_, Some(signal)) => Some(128u8.saturating_add(signal)),
+                _ => Some(1),
+            },
+            StateWord::TimedOut => Some(124),
+            StateWord::Canceled => Some(130),
+            StateWord::Lost | StateWord::Expired | StateWord::Rejected | StateWord::NeedsHuman => {
+                Some(75)
+            }
+        }
+    }
+}
+
+fn reason(state: &JobState) -> Option<String> {
+    match state {
+        JobState::NeedsHuman { question, .. } => Some(question.clone()),
+        JobState::Failed { reason, .. } => reason.clone(),
+        JobState::Lost { reason } | JobState::Rejected { reason } => Some(reason.clone()),
+        JobState::Backoff { until } => Some(format!("next attempt at {until}")),
+        _ => None,
+    }
+}
+
+fn attempt_view(attempt: &crate::job::Attempt) -> AttemptView {
+    let (exit_code, signal, reason) = match &attempt.outcome {
+        None => (None, None, None),
+        Some(Outcome::Exited { exit_code }) => (Some(*exit_code), None, None),
+        Some(Outcome::Signaled { signal }) => (None, Some(*signal), None),
+        Some(Outcome::TimedOut) => (None, None, Some("timed out".to_owned())),
+        Some(Outcome::Canceled) => (None, None, Some("canceled".to_owned())),
+        Some(Outcome::Interrupted) => (None, None, Some("interrupted".to_owned())),
+        Some(Outcome::Fenced) => (None, None, Some("its lease ran out".to_owned())),
+        Some(Outcome::Rejected { reason } | Outcome::Unknown { reason }) => {
+            (None, None, Some(reason.clone()))
+        }
+    };
+    AttemptView {
+        attempt: attempt.no,
+        id: attempt.id,
+        machine: attempt.machine.clone(),
+        token: attempt.token,
+        started_at: attempt.started_at,
+        ended_at: attempt.ended_at,
+        exit_code,
+        signal,
+        reason,
+        output: attempt.output,
+    }
+}
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineView {
+    /// Its id.
+    pub machine: MachineId,
+    /// Its state.
+    pub state: MachineState,
+    /// When its last beat was stored, by the hub's clock.
+    pub seen_at: Time,
+    /// How long ago that was for the reader, in milliseconds.
+    pub age_ms: u64,
+    /// Its host name.
+    pub host: String,
+    /// The address it reaches the hub from.
+    pub address: String,
+    /// Slots in all.
+    pub slots: u32,
+    /// Slots that attempts hold.
+    pub slots_used: u32,
+    /// Load average of one minute.
+    pub load: f64,
+    /// Logical processors.
+    pub cores: u32,
+    /// Memory, in bytes.
+    pub mem_total: u64,
+    /// Memory that can be had, in bytes.
+    pub mem_free: u64,
+    /// Disk that can be had, in bytes.
+    pub disk_free: u64,
+    /// Its system.
+    pub os: String,
+    /// Its system's version.
+    pub os_version: String,
+    /// Its processor.
+    pub arch: String,
+    /// Its fleet's version.
+    pub version: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its skills.
+    pub skills: BTreeMap<String, String>,
+    /// Models it has loaded.
+    pub models: Vec<String>,
+    /// Median round trip to the hub, in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Why it is degraded.
+    pub degraded: Vec<Degraded>,
+}
+
+impl MachineView {
+    /// The machine for people and programs; its last beat was stored at `seen_at` and is `age` old.
+    #[must_use]
+    pub fn of(presence: &Presence, seen_at: Time, age: Duration) -> Self {
+        let p = presence.clone();
+        Self {
+            state: machine::state(presence, age),
+            machine: p.machine,
+            seen_at,
+            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            host: p.host,
+            address: p.address,
+            slots: p.load.slots,
+            slots_used: p.load.slots_used,
+            load: p.load.load,
+            cores: p.specs.cores,
+            mem_total: p.specs.mem_total,
+            mem_free: p.load.mem_free,
+            disk_free: p.load.disk_free,
+            os: p.specs.os,
+            os_version: p.specs.os_version,
+            arch: p.specs.arch,
+            version: p.specs.version,
+            labels: p.labels,
+            skills: p.skills,
+            models: p.models,
+            rtt_ms: p.load.rtt_ms,
+            degraded: p.degraded,
+        }
+    }
+}
