@@ -1,0 +1,159 @@
+//! For tests: a real hub in a folder of its own on free ports, ended when the test ends, however
+//! it ends. The server is found or installed by fleet's own code; without one a test fails.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::connect::{ConnectError, ConnectOptions, Link, connect};
+use crate::home::Home;
+use crate::hub::{
+    Credentials, Hub, HubError, HubOptions, Permission, SearchPath, find_server, install_server,
+};
+
+/// A hub for one test.
+pub struct TestHub {
+    /// Before the folder, so that the server is gone when its files go.
+    hub: Hub,
+    _folder: TempDir,
+}
+
+impl TestHub {
+    /// Starts one. Fails the test where that cannot be done.
+    ///
+    /// # Panics
+    /// Where there is no server, or it does not start.
+    #[expect(
+        clippy::panic,
+        reason = "a test that needs its server fails without it"
+    )]
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder for a hub: {e}"));
+        let options = Self::options(folder.path()).await;
+        let hub = Hub::start(options)
+            .await
+            .unwrap_or_else(|e| panic!("the test's hub did not start: {e}"));
+        Self {
+            hub,
+            _folder: folder,
+        }
+    }
+
+    /// Options of a hub for tests in this folder: free ports on loopback, ended with the process.
+    pub async fn options(home: &Path) -> HubOptions {
+        HubOptions {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            max_file_store: Some(1024 * 1024 * 1024),
+            healthy_within: Duration::from_secs(60),
+            tethered: true,
+            ..HubOptions::new(Home::new(home), test_server().await)
+        }
+    }
+
+    /// Credentials for a user of this hub.
+    ///
+    /// # Panics
+    /// Where the name is not valid.
+    #[expect(clippy::panic, reason = "a test's own mistake")]
+    #[must_use]
+    pub fn credentials(&self, name: &str, permission: Permission) -> Credentials {
+        self.hub
+            .identity()
+            .issue(1_700_000_000, name, permission, vec![self.hub.url()])
+            .unwrap_or_else(|e| panic!("no credentials for {name}: {e}"))
+    }
+
+    /// Connects as a user of this hub.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub async fn connect(&self, name: &str, permission: Permission) -> Result<Link, ConnectError> {
+        let credentials = self.credentials(name, permission);
+        connect(&ConnectOptions {
+            // A loaded machine is no reason to fail a test.
+            fail_within: Duration::from_secs(20),
+            ..ConnectOptions::new(format!("test {name}"), credentials)
+        })
+        .await
+    }
+
+    /// Connects as the operator.
+    ///
+    /// # Panics
+    /// Where the hub does not let the operator in.
+    #[expect(clippy::panic, reason = "a test that needs its hub fails without it")]
+    pub async fn operator(&self) -> Link {
+        self.connect("operator", Permission::Operator)
+            .await
+            .unwrap_or_else(|e| panic!("the operator cannot connect: {e}"))
+    }
+
+    /// Ends the hub in order; its folder goes, too.
+    ///
+    /// # Errors
+    /// As [`Hub::stop`].
+    pub async fn stop(self) -> Result<(), HubError> {
+        self.hub.stop().await
+    }
+}
+
+impl Deref for TestHub {
+    type Target = Hub;
+    fn deref(&self) -> &Hub {
+        &self.hub
+    }
+}
+
+/// The nats-server for tests: `FLEET_TEST_SERVER`, or one on `PATH` that is new enough, or the
+/// pinned one, installed once below the build folder and shared by all tests.
+///
+/// # Panics
+/// Where there is none and none can be installed.
+pub async fn test_server() -> PathBuf {
+    tokio::task::spawn_blocking(test_server_blocking)
+        .await
+        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+}
+
+/// As [`test_server`], for tests without a runtime.
+///
+/// # Panics
+/// Where there is none and none can be installed.
+#[expect(
+    clippy::panic,
+    reason = "a test that needs its server fails without it"
+)]
+#[must_use]
+pub fn test_server_blocking() -> PathBuf {
+    let home = Home::new(shared_folder());
+    let named = std::env::var_os("FLEET_TEST_SERVER");
+    let search = SearchPath {
+        flag: named.clone().map(PathBuf::from),
+        variable: None,
+        path: std::env::var_os("PATH"),
+    };
+    match find_server(&search, &home) {
+        Ok(found) => found.path,
+        Err(e) if named.is_some() => panic!("FLEET_TEST_SERVER: {e}"),
+        Err(_) => {
+            install_server(&home, |_| {})
+                .unwrap_or_else(|e| {
+                    panic!("tests need a nats-server: {e}; or name one by FLEET_TEST_SERVER")
+                })
+                .path
+        }
+    }
+}
+
+/// The build folder (that of the running test, marked by cargo), or the system's temporary one.
+fn shared_folder() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    program
+        .ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").is_file())
+        .map_or_else(std::env::temp_dir, Path::to_path_buf)
+        .join("fleet-test-server")
+}
