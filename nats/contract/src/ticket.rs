@@ -69,6 +69,29 @@ impl Tip {
             after: record.after.clone(),
         }
     }
+
+    /// The tip that a record is which cannot be read: the last sequence, but no word of it counts.
+    #[must_use]
+    pub fn unreadable(seq: u64, writer: Writer) -> Self {
+        let after = After {
+            // No ticket names it and no attempt is open by it: it makes a ticket stale and waits for
+            // the keeper to say again what holds.
+            state: StateWord::NeedsHuman,
+            attempt: None,
+            machine: None,
+            cancel_requested: false,
+            attempts: 0,
+            losses: 0,
+        };
+        Self {
+            seq,
+            writer,
+            queued: None,
+            about: None,
+            ends: false,
+            after,
+        }
+    }
 }
 
 /// What a machine does with a delivered ticket.

@@ -1,0 +1,475 @@
+//! What an operator does to jobs: dispatch and cancel. Each act reads what holds, names the
+//! sequence it saw, and is refused if the job has moved on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fleet_contract::ids::{JobId, Lane, MachineId, TicketId, Writer};
+use fleet_contract::job::{Job, JobState, Void, first_record};
+use fleet_contract::machine::{MachineState, Presence};
+use fleet_contract::record::{Cause, Change, StateWord};
+use fleet_contract::spec::{JobSpec, SpecError, Target};
+use fleet_contract::ticket::Ticket;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::bus::{Bus, BusError, Usage};
+use crate::clock;
+use crate::registry::Seen;
+use crate::subject::{self, stream};
+
+/// Dispatch is refused when a stream it needs is fuller than this, in percent, so that claims,
+/// results and re-queues keep room.
+pub const REFUSE_AT_PERCENT: u64 = 90;
+
+/// Why a job was not dispatched.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DispatchError {
+    /// The job itself is not valid.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The machine is not in the registry.
+    #[error("machine {machine} is not known{}", did_you_mean(.nearest))]
+    UnknownMachine {
+        /// As given.
+        machine: MachineId,
+        /// Machines with similar names, nearest first.
+        nearest: Vec<MachineId>,
+    },
+    /// Nobody in the fleet could ever run it.
+    #[error(
+        "no machine can run this: {0}; start an agent with `fleet agent run`, or queue it anyway with --queue-anyway"
+    )]
+    NobodyCan(String),
+    /// The journal or the queue is nearly full.
+    #[error(
+        "the hub is nearly full: {stream} holds {bytes} of {max_bytes} bytes; raise its limit, or purge old jobs"
+    )]
+    NearlyFull {
+        /// Which stream.
+        stream: &'static str,
+        /// Bytes in it.
+        bytes: u64,
+        /// Its limit.
+        max_bytes: u64,
+    },
+    /// The same key was used for another job.
+    #[error("key {key:?} was already used for another job ({id}): use a new key, or the same job")]
+    KeyTaken {
+        /// The key.
+        key: String,
+        /// The job that has it.
+        id: JobId,
+    },
+    /// Nobody knows whether the hub has the ticket.
+    #[error("outcome unknown: the hub did not confirm the job; look with `fleet show {0}`")]
+    OutcomeUnknown(JobId),
+    /// Something else on the bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+fn did_you_mean(names: &[MachineId]) -> String {
+    if names.is_empty() {
+        return ": see `fleet machines`".to_owned();
+    }
+    let names: Vec<&str> = names.iter().map(MachineId::as_str).collect();
+    format!(": did you mean {}?", names.join(", "))
+}
+
+/// A job that is safe with the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dispatched {
+    /// The job.
+    pub id: JobId,
+    /// Whether it was there before: the same key, the same job.
+    pub existed: bool,
+    /// The last sequence of the journal as far as the dispatcher knows: where to follow it from.
+    pub revision: u64,
+}
+
+/// What presence says about who can run a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Machines that could run it and take work now.
+    pub ready: Vec<MachineId>,
+    /// Machines that could run it but do not take work now, with their state in words.
+    pub away: Vec<(MachineId, MachineState)>,
+}
+
+impl Placement {
+    /// Who could run what waits at `target`.
+    #[must_use]
+    pub fn of(target: &Target, machines: &[Seen]) -> Self {
+        let mut placement = Self {
+            ready: Vec::new(),
+            away: Vec::new(),
+        };
+        for seen in machines {
+            if matches!(target, Target::Pin(machine) if *machine != seen.presence.machine) {
+                continue;
+            }
+            let state = fleet_contract::machine::state(&seen.presence, seen.age);
+            let machine = seen.presence.machine.clone();
+            if state.takes_work() {
+                placement.ready.push(machine);
+            } else {
+                placement.away.push((machine, state));
+            }
+        }
+        placement
+    }
+
+    /// Whether nobody the fleet knows could run it.
+    #[must_use]
+    pub fn nobody(&self) -> bool {
+        self.ready.is_empty() && self.away.is_empty()
+    }
+}
+
+/// The machines whose names are nearest to `wanted`, at most three.
+#[must_use]
+pub fn nearest_machines(wanted: &MachineId, machines: &[Seen]) -> Vec<MachineId> {
+    let mut scored: Vec<(usize, &MachineId)> = machines
+        .iter()
+        .map(|seen| {
+            (
+                distance(wanted.as_str(), seen.presence.machine.as_str()),
+                &seen.presence.machine,
+            )
+        })
+        .filter(|(score, name)| {
+            *score <= name.as_str().len().max(wanted.as_str().len()).div_ceil(2)
+        })
+        .collect();
+    scored.sort();
+    scored
+        .into_iter()
+        .take(3)
+        .map(|(_, name)| name.clone())
+        .collect()
+}
+
+/// How many letters must be added, removed or changed (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<u8> = b.bytes().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let above = row[j + 1];
+            row[j + 1] = (diagonal + usize::from(x != *y))
+                .min(above + 1)
+                .min(row[j] + 1);
+            diagonal = above;
+        }
+    }
+    row[b.len()]
+}
+
+/// What was looked up before a dispatch.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// Every machine.
+    pub machines: Vec<Seen>,
+    work: (&'static str, Usage),
+    journal: Usage,
+}
+
+/// What became of a wish to cancel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Canceled {
+    /// The job waited and is canceled.
+    Done,
+    /// The job runs; its machine was told.
+    Requested {
+        /// Where it runs.
+        machine: MachineId,
+    },
+    /// The wish was there already.
+    AlreadyRequested {
+        /// Where it runs.
+        machine: MachineId,
+    },
+    /// It had ended before.
+    AlreadyEnded(StateWord),
+}
+
+/// Why a job was not canceled.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ActError {
+    /// No such job.
+    #[error("job {0} is not known: see `fleet jobs`")]
+    UnknownJob(JobId),
+    /// The change is not possible.
+    #[error("cannot change job {id}: {void}")]
+    Impossible {
+        /// The job.
+        id: JobId,
+        /// Why not.
+        void: Void,
+    },
+    /// It moved on too often while it was tried.
+    #[error("job {0} keeps moving: nothing was changed; look with `fleet show {0}`")]
+    Moving(JobId),
+    /// Something on the bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+impl Bus {
+    /// Looks up what a dispatch to `target` needs to know, in one round trip.
+    ///
+    /// # Errors
+    /// As [`Bus::last`].
+    pub async fn survey(&self, target: &Target) -> Result<Survey, BusError> {
+        let queue = subject::ticket_stream(target);
+        let ((machines, _), work, journal) =
+            tokio::try_join!(self.machines(), self.usage(queue), self.usage(stream::JOB))?;
+        Ok(Survey {
+            machines,
+            work: (queue, work),
+            journal,
+        })
+    }
+
+    /// Dispatches a job, once however often it is tried: when this returns, the job survives the loss
+    /// of the hub's process and of its power. The caller has made sure of [`Survey::check`].
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` where the hub may or may not have it.
+    pub async fn dispatch(
+        &self,
+        id: JobId,
+        key: Option<&str>,
+        spec: JobSpec,
+    ) -> Result<Dispatched, DispatchError> {
+        spec.validate()?;
+        if let Some(key) = key
+            && let Some(existing) = self.job(id).await?
+        {
+            return same_job(key, &existing, &spec);
+        }
+        if let Target::Lane(lane) = &spec.target
+            && *lane != Lane::any()
+        {
+            self.ensure_lane(lane, "").await?;
+        }
+        let ticket = self.new_ticket(id, 0, &spec);
+        let work_seq = match self.publish_ticket(&ticket, spec.priority).await {
+            Ok(seq) => seq,
+            Err(BusError::NoAnswer { .. } | BusError::Closed(_)) => {
+                return Err(DispatchError::OutcomeUnknown(id));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let change = Change::Queued {
+            ticket: ticket.ticket,
+            target: spec.target.clone(),
+            work_seq,
+            cause: Cause::Dispatch,
+            spec: Some(Box::new(spec.clone())),
+        };
+        let now = clock::now();
+        let record = first_record(id, now, &Writer::Operator, change)
+            .map_err(|void| BusError::Closed(format!("cannot write the first record: {void}")))?;
+        match self.append(id, &Writer::Operator, now, &record).await {
+            Ok(revision) => Ok(Dispatched {
+                id,
+                existed: false,
+                revision,
+            }),
+            // A machine was faster than this record, or the same key was dispatched at the same time.
+            Err(BusError::Moved(_)) => match key {
+                None => Ok(Dispatched {
+                    id,
+                    existed: false,
+                    revision: 0,
+                }),
+                Some(key) => match self.job(id).await? {
+                    Some(existing) => same_job(key, &existing, &spec),
+                    None => Ok(Dispatched {
+                        id,
+                        existed: false,
+                        revision: 0,
+                    }),
+                },
+            },
+            // The ticket is safe, and with it the job: whoever claims it writes what is missing.
+            Err(BusError::NoAnswer { .. } | BusError::Closed(_)) => Ok(Dispatched {
+                id,
+                existed: false,
+                revision: 0,
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn new_ticket(&self, job: JobId, after: u64, spec: &JobSpec) -> Ticket {
+        Ticket {
+            ticket: clock::ticket_id(),
+            job,
+            after,
+            target: spec.target.clone(),
+            epoch: 0,
+            spec: Box::new(spec.clone()),
+        }
+    }
+
+    /// Publishes a ticket for a job that stands at `after`; the ticket and its sequence.
+    ///
+    /// # Errors
+    /// As [`Bus::publish_ticket`].
+    pub async fn issue(
+        &self,
+        job: &Job,
+        after: u64,
+        target: &Target,
+    ) -> Result<(TicketId, u64), BusError> {
+        let ticket = Ticket {
+            target: target.clone(),
+            ..self.new_ticket(job.id, after, &job.spec)
+        };
+        let seq = self.publish_ticket(&ticket, job.spec.priority).await?;
+        Ok((ticket.ticket, seq))
+    }
+
+    /// Cancels a job: at once where it waits; where it runs, its machine is told and writes
+    /// `canceled` when every process is gone.
+    ///
+    /// # Errors
+    /// `UnknownJob`, or what the bus says.
+    pub async fn cancel(&self, id: JobId, by: &str) -> Result<Canceled, ActError> {
+        const TRIES: u32 = 8;
+        for _ in 0..TRIES {
+            let job = self.job(id).await?.ok_or(ActError::UnknownJob(id))?;
+            let by = by.to_owned();
+            let (change, done, ticket) = match &job.state {
+                state if state.word().is_terminal() => {
+                    return Ok(Canceled::AlreadyEnded(state.word()));
+                }
+                JobState::Running {
+                    open,
+                    cancel_requested: true,
+                } => {
+                    let machine = open.machine.clone();
+                    self.tell_cancel(&machine, id).await?;
+                    return Ok(Canceled::AlreadyRequested { machine });
+                }
+                JobState::Running { open, .. } => {
+                    let requested = Canceled::Requested {
+                        machine: open.machine.clone(),
+                    };
+                    (Change::CancelRequested { by }, requested, None)
+                }
+                JobState::Queued { work_seq, .. } => {
+                    (Change::Canceled { by }, Canceled::Done, Some(*work_seq))
+                }
+                _ => (Change::Canceled { by }, Canceled::Done, None),
+            };
+            let open = job.state.open().map(|open| open.machine.clone());
+            let now = clock::now();
+            let record = job
+                .record(now, &Writer::Operator, change)
+                .map_err(|void| ActError::Impossible { id, void })?;
+            match self.append(id, &Writer::Operator, now, &record).await {
+                Ok(_) => {}
+                Err(BusError::Moved(_)) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(machine) = open {
+                self.tell_cancel(&machine, id).await?;
+            }
+            if let Some(seq) = ticket {
+                // A ticket that stays behind is stale: whoever gets it acknowledges it.
+                let _ = self.delete(subject::ticket_stream(&job.target), seq).await;
+            }
+            return Ok(done);
+        }
+        Err(ActError::Moving(id))
+    }
+
+    /// Tells a machine that one of its jobs is to end; the journal already says so, and the machine
+    /// reads it again after every reconnect.
+    async fn tell_cancel(&self, machine: &MachineId, job: JobId) -> Result<(), BusError> {
+        let body = Bytes::from(json!({ "job": job }).to_string());
+        self.tell(&subject::command(machine, subject::verb::CANCEL), body)
+            .await?;
+        self.flush(Duration::from_secs(1)).await;
+        Ok(())
+    }
+}
+
+fn same_job(key: &str, existing: &Job, spec: &JobSpec) -> Result<Dispatched, DispatchError> {
+    let was = &*existing.spec;
+    let same = was.command == spec.command
+        && was.shell == spec.shell
+        && was.cwd == spec.cwd
+        && was.env == spec.env
+        && was.stdin == spec.stdin
+        && was.target == spec.target;
+    if same {
+        Ok(Dispatched {
+            id: existing.id,
+            existed: true,
+            revision: existing.last_seq,
+        })
+    } else {
+        Err(DispatchError::KeyTaken {
+            key: key.to_owned(),
+            id: existing.id,
+        })
+    }
+}
+
+impl Survey {
+    /// Whether the job may be dispatched: the hub has room, and somebody can run it.
+    ///
+    /// # Errors
+    /// `NearlyFull`, `UnknownMachine`, `NobodyCan`; the last two not with `queue_anyway`.
+    pub fn check(&self, target: &Target, queue_anyway: bool) -> Result<Placement, DispatchError> {
+        for (stream, usage) in [self.work, (stream::JOB, self.journal)] {
+            if usage.over(REFUSE_AT_PERCENT) {
+                return Err(DispatchError::NearlyFull {
+                    stream,
+                    bytes: usage.bytes,
+                    max_bytes: usage.max_bytes,
+                });
+            }
+        }
+        let placement = Placement::of(target, &self.machines);
+        if placement.nobody() && !queue_anyway {
+            return Err(match target {
+                Target::Pin(machine) => DispatchError::UnknownMachine {
+                    machine: machine.clone(),
+                    nearest: nearest_machines(machine, &self.machines),
+                },
+                Target::Lane(_) => {
+                    DispatchError::NobodyCan("the fleet has no machine yet".to_owned())
+                }
+            });
+        }
+        Ok(placement)
+    }
+}
+
+/// What an agent answers when all are asked for their specs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpecsAnswer {
+    /// What it would say in its next beat.
+    pub presence: Presence,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_letters() {
+        assert_eq!(distance("studio", "studio"), 0);
+        assert_eq!(distance("studo", "studio"), 1);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

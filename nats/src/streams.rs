@@ -1,0 +1,227 @@
+//! The streams, as the wire contract lays them down, made by an idempotent [`ensure`] that says
+//! what it did and never loosens a limit that somebody set tighter.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::bus::{Bus, BusError};
+use crate::subject::stream;
+
+/// The server's dedup window.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// Events are kept this long.
+const FLOW_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Output is kept this long.
+const LOG_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Most chunks of one job's output on the hub: more than 256 MiB in full chunks.
+const LOG_PER_JOB: i64 = 131_072;
+
+/// What [`ensure`] did with one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ensured {
+    /// The stream.
+    pub stream: &'static str,
+    /// What was done.
+    pub done: Done,
+}
+
+/// What was done with a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// It was there, as it should be.
+    Nothing,
+    /// It was made.
+    Created,
+    /// These settings were changed.
+    Changed(Vec<String>),
+}
+
+fn nanos(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// The configuration of every stream on a hub whose store may hold `store_bytes`. Their limits add
+/// up to less than the store, which the server reserves for them.
+#[must_use]
+pub fn definitions(store_bytes: u64) -> Vec<(&'static str, Value)> {
+    const MIB: u64 = 1024 * 1024;
+    let share =
+        |percent: u64, most_mib: u64| (store_bytes / 100 * percent).clamp(4 * MIB, most_mib * MIB);
+    let with = |name: &'static str, subjects: &[&str], max_bytes: u64, extra: Value| {
+        let mut config = json!({
+            "name": name,
+            "subjects": subjects,
+            "storage": "file",
+            "retention": "limits",
+            "discard": "old",
+            "max_bytes": max_bytes,
+            "max_age": 0,
+            "max_msgs": -1,
+            "max_msgs_per_subject": -1,
+            "max_msg_size": -1,
+            "max_consumers": -1,
+            "num_replicas": 1,
+            "duplicate_window": nanos(DUPLICATE_WINDOW),
+            "allow_direct": true,
+        });
+        merge(&mut config, extra);
+        (name, config)
+    };
+    let queue = json!({ "retention": "workqueue", "discard": "new" });
+    let registry = json!({ "max_msgs_per_subject": 1 });
+    vec![
+        with(
+            stream::JOB,
+            &["fleet.job.*.*"],
+            share(20, 8192),
+            json!({ "discard": "new", "deny_delete": true }),
+        ),
+        with(
+            stream::WORK,
+            &["fleet.work.*.*"],
+            share(10, 4096),
+            queue.clone(),
+        ),
+        with(stream::PIN, &["fleet.pin.*.*"], share(10, 4096), queue),
+        with(
+            stream::LANE,
+            &["fleet.lane.*", "fleet.want.*"],
+            share(1, 64),
+            registry.clone(),
+        ),
+        with(
+            stream::PRES,
+            &["fleet.pres.*"],
+            share(1, 64),
+            registry.clone(),
+        ),
+        with(
+            stream::FLOW,
+            &["fleet.flow.>"],
+            share(10, 4096),
+            json!({ "max_age": nanos(FLOW_AGE) }),
+        ),
+        with(
+            stream::LOG,
+            &["fleet.log.*.*"],
+            share(40, 65_536),
+            json!({ "max_age": nanos(LOG_AGE), "max_msgs_per_subject": LOG_PER_JOB, "compression": "s2" }),
+        ),
+        with(stream::LEASE, &["fleet.lease.*.*"], share(1, 64), registry),
+    ]
+}
+
+fn merge(into: &mut Value, from: Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        into.extend(from);
+    }
+}
+
+/// Settings that may be changed on a living stream and that this binary insists on.
+const INSISTED: [&str; 4] = ["subjects", "allow_direct", "deny_delete", "discard"];
+/// Limits: made tighter where ours are, never looser. 0 and below mean none.
+const LIMITS: [&str; 3] = ["max_bytes", "max_age", "max_msgs_per_subject"];
+
+/// Makes the streams that are missing and mends those that differ.
+///
+/// # Errors
+/// What the server says; `Full` where the disk is too small for them.
+pub async fn ensure(bus: &Bus, store_bytes: u64) -> Result<Vec<Ensured>, BusError> {
+    let mut report = Vec::new();
+    for (name, wanted) in definitions(store_bytes) {
+        let done = match info(bus, name).await? {
+            None => {
+                let body = wanted.to_string().into();
+                bus.api::<Value>(&format!("STREAM.CREATE.{name}"), body)
+                    .await?;
+                Done::Created
+            }
+            Some(mut config) => {
+                let changed = reconcile(&mut config, &wanted);
+                if changed.is_empty() {
+                    Done::Nothing
+                } else {
+                    let body = Value::Object(config).to_string().into();
+                    bus.api::<Value>(&format!("STREAM.UPDATE.{name}"), body)
+                        .await?;
+                    Done::Changed(changed)
+                }
+            }
+        };
+        report.push(Ensured { stream: name, done });
+    }
+    Ok(report)
+}
+
+async fn info(bus: &Bus, name: &str) -> Result<Option<Map<String, Value>>, BusError> {
+    match bus
+        .api::<Value>(&format!("STREAM.INFO.{name}"), bytes::Bytes::new())
+        .await
+    {
+        Ok(mut info) => match info["config"].take() {
+            Value::Object(config) => Ok(Some(config)),
+            _ => Ok(None),
+        },
+        // 10059: stream not found.
+        Err(BusError::Server { code: 10059, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Changes `config` to what is wanted and says which settings that were.
+fn reconcile(config: &mut Map<String, Value>, wanted: &Value) -> Vec<String> {
+    let mut changed = Vec::new();
+    for key in INSISTED {
+        let Some(want) = wanted.get(key) else {
+            continue;
+        };
+        if config.get(key) != Some(want) {
+            config.insert(key.to_owned(), want.clone());
+            changed.push(key.to_owned());
+        }
+    }
+    for key in LIMITS {
+        let want = wanted.get(key).and_then(Value::as_i64).unwrap_or(0);
+        let have = config.get(key).and_then(Value::as_i64).unwrap_or(0);
+        if want > 0 && (have <= 0 || have > want) {
+            config.insert(key.to_owned(), want.into());
+            changed.push(key.to_owned());
+        }
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_streams_fit_their_store() {
+        for store in [256 << 20, 10 << 30, 1 << 40_u64] {
+            let sum: u64 = definitions(store)
+                .iter()
+                .map(|(_, c)| c["max_bytes"].as_u64().unwrap())
+                .sum();
+            assert!(sum < store, "{store}: {sum}");
+        }
+    }
+
+    #[test]
+    fn a_tighter_limit_stays_and_a_looser_one_is_tightened() {
+        let wanted =
+            json!({ "subjects": ["a"], "max_bytes": 100, "max_age": 0, "allow_direct": true });
+        let mut tighter =
+            json!({ "subjects": ["a"], "max_bytes": 50, "max_age": 7, "allow_direct": true });
+        assert_eq!(
+            reconcile(tighter.as_object_mut().unwrap(), &wanted),
+            Vec::<String>::new()
+        );
+        let mut looser = json!({ "subjects": ["a", "b"], "max_bytes": -1, "allow_direct": false });
+        assert_eq!(
+            reconcile(looser.as_object_mut().unwrap(), &wanted),
+            ["subjects", "allow_direct", "max_bytes"]
+        );
+        assert_eq!(looser["max_bytes"], 100);
+    }
+}

@@ -1,0 +1,316 @@
+//! Tickets in their queues: publishing them, deleting them, and handing them out.
+
+use std::time::Duration;
+
+use async_nats::{Message, StatusCode, Subscriber};
+use bytes::Bytes;
+use fleet_contract::envelope::{self, Header, TICKET_MAX_BYTES, WireError};
+use fleet_contract::ids::Lane;
+use fleet_contract::spec::{Priority, Target};
+use fleet_contract::ticket::{TICKET_KIND, Ticket};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use crate::bus::{Bus, BusError, Store};
+use crate::clock;
+use crate::subject;
+
+/// How long a delivered ticket may stay unanswered: it covers delivery to claim only.
+pub const ACK_WAIT: Duration = Duration::from_secs(5);
+/// How long one parked pull waits at the hub.
+pub const PARK_FOR: Duration = Duration::from_secs(60);
+/// How often the publication of a ticket is tried.
+const PUBLISH_TRIES: u32 = 3;
+/// How long one try waits.
+const PUBLISH_WITHIN: Duration = Duration::from_secs(2);
+
+/// A ticket as it was delivered.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// The ticket, or why it is none.
+    pub ticket: Result<Box<Ticket>, WireError>,
+    /// The queue it came from.
+    pub subject: String,
+    /// How often it was delivered.
+    pub deliveries: u64,
+    reply: String,
+}
+
+/// What a pull brought.
+#[derive(Debug)]
+pub enum Pulled {
+    /// A ticket.
+    Ticket(Box<Delivered>),
+    /// The queue is empty.
+    Empty,
+    /// The pull has to be made again: it expired, or the hub's consumer moved.
+    Again,
+    /// The queue's consumer does not exist (yet).
+    NoConsumer,
+}
+
+/// One queue of tickets: a lane or a machine's own, and a priority.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Queue {
+    api: String,
+}
+
+impl Queue {
+    /// The queue of this target and priority.
+    #[must_use]
+    pub fn new(target: &Target, priority: Priority) -> Self {
+        let stream = subject::ticket_stream(target);
+        let consumer = subject::consumer(target, priority);
+        Self {
+            api: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
+        }
+    }
+}
+
+/// A pull that waits at the hub for the next ticket of a queue.
+#[derive(Debug)]
+pub struct Parked {
+    replies: Subscriber,
+}
+
+impl Parked {
+    /// What the pull brings; waits up to [`PARK_FOR`].
+    pub async fn next(&mut self) -> Pulled {
+        match self.replies.next().await {
+            Some(message) => pulled(&message),
+            None => Pulled::Again,
+        }
+    }
+
+    /// Takes the pull back. A ticket that still arrives goes back to its queue at once: dropped, it
+    /// would wait out its whole [`ACK_WAIT`].
+    pub async fn withdraw(mut self, bus: &Bus) {
+        if self.replies.drain().await.is_err() {
+            return;
+        }
+        while let Some(message) = self.replies.next().await {
+            if let Pulled::Ticket(delivered) = pulled(&message) {
+                // Nothing more can be done about it: it is delivered again after its wait.
+                let _ = bus.give_back(&delivered).await;
+            }
+        }
+    }
+}
+
+fn pulled(message: &Message) -> Pulled {
+    match message.status {
+        None | Some(StatusCode::OK) => {}
+        Some(StatusCode::NO_RESPONDERS) => return Pulled::NoConsumer,
+        Some(StatusCode::NOT_FOUND) => return Pulled::Empty,
+        Some(_) => return Pulled::Again,
+    }
+    let Some(reply) = &message.reply else {
+        return Pulled::Again;
+    };
+    let ticket = envelope::decode::<Box<Ticket>>(&message.payload, TICKET_KIND, TICKET_MAX_BYTES);
+    Pulled::Ticket(Box::new(Delivered {
+        ticket: ticket.map(|(_, ticket)| ticket),
+        subject: message.subject.to_string(),
+        deliveries: deliveries(reply),
+        reply: reply.to_string(),
+    }))
+}
+
+/// The delivery count in an acknowledgement subject: the fifth token from the end of the short form
+/// `$JS.ACK.<stream>.<consumer>.<count>.<seq>.<seq>.<time>.<pending>`; the long form has a domain and
+/// an account before the stream and a random token at the end.
+fn deliveries(reply: &str) -> u64 {
+    let tokens: Vec<&str> = reply.split('.').collect();
+    let at = if tokens.len() >= 11 { 6 } else { 4 };
+    tokens.get(at).and_then(|t| t.parse().ok()).unwrap_or(1)
+}
+
+impl Bus {
+    /// Publishes a ticket, at most three times under the same message id; its sequence.
+    ///
+    /// # Errors
+    /// `NoAnswer` where nobody knows whether the hub has it; `Full` where it has no room.
+    pub async fn publish_ticket(
+        &self,
+        ticket: &Ticket,
+        priority: Priority,
+    ) -> Result<u64, BusError> {
+        let mut header = Header::new(clock::message_id(), clock::now(), TICKET_KIND);
+        header.job = Some(ticket.job);
+        let payload: Bytes = envelope::encode(&header, ticket, TICKET_MAX_BYTES)?.into();
+        let subject = subject::ticket(&ticket.target, priority);
+        let id = ticket.ticket.to_string();
+        let options = Store {
+            message_id: Some(&id),
+            within: PUBLISH_WITHIN,
+            ..Store::default()
+        };
+        let mut last = Err(BusError::Closed("never tried".to_owned()));
+        for _ in 0..PUBLISH_TRIES {
+            last = self.store(&subject, payload.clone(), &options).await;
+            if !matches!(last, Err(BusError::NoAnswer { .. })) {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Asks a queue for a ticket that is there now.
+    ///
+    /// # Errors
+    /// `NoAnswer` or `Closed`.
+    pub async fn pull_now(&self, queue: &Queue) -> Result<Pulled, BusError> {
+        let body = json!({ "batch": 1, "no_wait": true }).to_string();
+        match self
+            .ask_for_message(&queue.api, body.into(), PUBLISH_WITHIN)
+            .await
+        {
+            Ok(message) => Ok(pulled(&message)),
+            Err(BusError::NoResponders(_)) => Ok(Pulled::NoConsumer),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Parks a pull at a queue.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn park(&self, queue: &Queue) -> Result<Parked, BusError> {
+        let closed = |e: &dyn std::fmt::Display| BusError::Closed(e.to_string());
+        let inbox = self.client().new_inbox();
+        let replies = self
+            .client()
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|e| closed(&e))?;
+        let expires = u64::try_from(PARK_FOR.as_nanos()).unwrap_or(u64::MAX);
+        let body = json!({ "batch": 1, "expires": expires }).to_string();
+        self.client()
+            .publish_with_reply(queue.api.clone(), inbox, body.into())
+            .await
+            .map_err(|e| closed(&e))?;
+        Ok(Parked { replies })
+    }
+
+    /// Acknowledges a ticket and waits until the hub has confirmed it.
+    ///
+    /// # Errors
+    /// `NoAnswer`: the ticket may come again.
+    pub async fn ack(&self, delivered: &Delivered) -> Result<(), BusError> {
+        let headers = async_nats::HeaderMap::new();
+        self.ask(
+            &delivered.reply,
+            Bytes::from_static(b"+ACK"),
+            headers,
+            PUBLISH_WITHIN,
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Gives a ticket back to its queue at once.
+    ///
+    /// # Errors
+    /// `Closed`: it comes back after [`ACK_WAIT`].
+    pub async fn give_back(&self, delivered: &Delivered) -> Result<(), BusError> {
+        self.tell(&delivered.reply, Bytes::from_static(b"-NAK"))
+            .await
+    }
+
+    /// Gives a ticket back to its queue, not to be delivered again before `pause`.
+    ///
+    /// # Errors
+    /// `Closed`: it comes back after [`ACK_WAIT`].
+    pub async fn give_back_after(
+        &self,
+        delivered: &Delivered,
+        pause: Duration,
+    ) -> Result<(), BusError> {
+        let body = format!(
+            "-NAK {}",
+            json!({ "delay": u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX) })
+        );
+        self.tell(&delivered.reply, body.into()).await
+    }
+
+    /// Removes a message that is no ticket from its queue for good.
+    ///
+    /// # Errors
+    /// `Closed`: it comes back after [`ACK_WAIT`].
+    pub async fn discard(&self, delivered: &Delivered) -> Result<(), BusError> {
+        self.tell(&delivered.reply, Bytes::from_static(b"+TERM malformed"))
+            .await
+    }
+
+    /// Makes the three consumers of a lane or machine, if they are not there.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn ensure_queues(&self, target: &Target) -> Result<(), BusError> {
+        let stream = subject::ticket_stream(target);
+        for priority in Priority::ALL {
+            let name = subject::consumer(target, priority);
+            let config = json!({
+                "stream_name": stream,
+                "action": "",
+                "config": {
+                    "durable_name": name,
+                    "name": name,
+                    "filter_subject": subject::ticket(target, priority),
+                    "deliver_policy": "all",
+                    "ack_policy": "explicit",
+                    "replay_policy": "instant",
+                    "ack_wait": u64::try_from(ACK_WAIT.as_nanos()).unwrap_or(u64::MAX),
+                    "max_ack_pending": -1,
+                    "max_waiting": 20_000,
+                    "max_deliver": -1,
+                },
+            });
+            self.api::<Value>(
+                &format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"),
+                config.to_string().into(),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a lane usable: its consumers first, then its requirements.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn ensure_lane(&self, lane: &Lane, form: &str) -> Result<(), BusError> {
+        if self
+            .last(subject::stream::LANE, &subject::lane(lane))
+            .await?
+            .is_some()
+        {
+            return Ok(());
+        }
+        self.ensure_queues(&Target::Lane(lane.clone())).await?;
+        let header = Header::new(clock::message_id(), clock::now(), "lane");
+        let payload = envelope::encode(
+            &header,
+            &json!({ "requires": form }),
+            envelope::MESSAGE_MAX_BYTES,
+        )?;
+        self.store(&subject::lane(lane), payload.into(), &Store::default())
+            .await
+            .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delivery_counts_are_read_from_both_forms() {
+        assert_eq!(deliveries("$JS.ACK.WORK.any-n.3.10.11.1700.0"), 3);
+        assert_eq!(
+            deliveries("$JS.ACK._.hash.WORK.any-n.4.10.11.1700.0.rand"),
+            4
+        );
+        assert_eq!(deliveries("nonsense"), 1);
+    }
+}
