@@ -1,1 +1,5 @@
-//! placeholder
+//! The headless worker: the agent (the link to the hub) and the executor (the parent of jobs),
+//! two processes of one binary.
+
+pub mod executor;
+pub mod world;

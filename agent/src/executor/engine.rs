@@ -1,0 +1,911 @@
+//! The executor's state: every attempt, from its start to the moment its last process is gone
+//! and its outcome is on disk. Synchronous: events in, effects at once; it never waits.
+//!
+//! It runs on one thread, which is also the only one that reaps (see
+//! `platform::own_children`), and there can be one engine in a process.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_contract::ids::AttemptId;
+use fleet_contract::outcome::{Outcome, OutputCount};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::boot::BootTime;
+use super::log::{Chunk, LogReader, LogWriter};
+use super::orphans::{Candidate, Orphans};
+use super::outbox::Outbox;
+use super::platform;
+use super::protocol::{
+    AttemptReport, EndedRecord, Environment, ExecutorEvent, KillCause, StartRequest,
+};
+use super::pump::{self, PumpHandle, PumpOptions};
+use super::record::{Begin, End, Loaded, Record, Started, Store};
+use super::recover::{self, Claim};
+use super::spawn::{self, Reject, Spawned};
+use super::wall_now;
+
+/// How long after KILL the processes of a job are waited for; then they are told as survivors.
+const GIVE_UP: Duration = Duration::from_secs(10);
+/// How many forgotten attempts are remembered so that starting one again does not run it again.
+const REMEMBER: usize = 4096;
+
+/// How an engine works.
+#[derive(Debug)]
+pub(crate) struct EngineOptions {
+    /// Attempts' folders.
+    pub(crate) root: PathBuf,
+    /// Small records of forgotten ones.
+    pub(crate) ended: Option<PathBuf>,
+    /// Time between TERM and KILL.
+    pub(crate) grace: Duration,
+    /// The base of every job's environment.
+    pub(crate) base_env: Environment,
+    /// Whether this process is more than an executor: it may have children of its own, in its
+    /// own group, and others of its kind share the folder, so that nothing there is taken up.
+    pub(crate) within_program: bool,
+}
+
+/// What comes back from the engine's tasks.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// All output is written.
+    PumpDone {
+        attempt: AttemptId,
+        output: OutputCount,
+    },
+    /// What an earlier executor left is gone, but for these.
+    Recovered {
+        attempt: AttemptId,
+        survivors: Vec<u32>,
+    },
+}
+
+struct Attempt {
+    begin: Begin,
+    /// None if it could not be written.
+    record: Option<Record>,
+    started: Option<Started>,
+    fence_at: Option<BootTime>,
+    phase: Phase,
+}
+
+enum Phase {
+    Running(Box<Running>),
+    /// Left by an earlier executor, being ended.
+    Recovering,
+    Ended(End),
+}
+
+struct Running {
+    child: Child,
+    leader: i32,
+    pump: PumpHandle,
+    timeout_at: Option<Instant>,
+    /// How the first process ended, once it has.
+    exit: Option<Outcome>,
+    /// Why it is ended from outside, if that was before its own end.
+    cause: Option<Outcome>,
+    stage: Stage,
+}
+
+enum Stage {
+    Runs,
+    Terminating {
+        kill_at: Instant,
+    },
+    Killing {
+        give_up_at: Instant,
+    },
+    /// Every process is gone, the last output is read.
+    Draining {
+        survivors: Vec<u32>,
+    },
+}
+
+/// What became of a start.
+pub(crate) enum StartResult {
+    /// Started, or ended at once as rejected or fenced.
+    New,
+    /// It had been started before.
+    Known(Box<AttemptReport>),
+    /// The executor takes no more.
+    Stopping,
+}
+
+/// All attempts and what is needed to end them.
+pub(crate) struct Engine {
+    options: EngineOptions,
+    store: Store,
+    outbox: Arc<Outbox>,
+    inputs: mpsc::UnboundedSender<Input>,
+    attempts: HashMap<AttemptId, Attempt>,
+    /// Those not ended.
+    live: BTreeSet<AttemptId>,
+    leaders: HashMap<i32, AttemptId>,
+    orphans: Orphans,
+    forgotten: VecDeque<EndedRecord>,
+    boot: String,
+    session: i32,
+    own_group: i32,
+    stopping: bool,
+}
+
+impl Engine {
+    /// Opens the store and begins to end what an earlier executor left.
+    pub(crate) fn open(
+        options: EngineOptions,
+        outbox: Arc<Outbox>,
+        inputs: mpsc::UnboundedSender<Input>,
+    ) -> std::io::Result<Self> {
+        platform::become_subreaper()?;
+        let store = Store::open(options.root.clone(), options.ended.clone())?;
+        let number = |pid: Pid| pid.as_raw_nonzero().get();
+        let mut engine = Self {
+            options,
+            store,
+            outbox,
+            inputs,
+            attempts: HashMap::new(),
+            live: BTreeSet::new(),
+            leaders: HashMap::new(),
+            orphans: Orphans::default(),
+            forgotten: VecDeque::new(),
+            boot: platform::boot_id(),
+            session: rustix::process::getsid(None).map_or(0, number),
+            own_group: number(rustix::process::getpgrp()),
+            stopping: false,
+        };
+        if !engine.options.within_program {
+            engine.load()?;
+        }
+        Ok(engine)
+    }
+
+    fn load(&mut self) -> std::io::Result<()> {
+        let mut claims = Vec::new();
+        for loaded in self.store.load()? {
+            let attempt = loaded.begin.attempt;
+            let same_boot = loaded.begin.boot == self.boot;
+            let claim = same_boot.then(|| Claim::of(&loaded.begin, loaded.started.as_ref()));
+            let Loaded {
+                begin,
+                started,
+                end,
+                record,
+            } = loaded;
+            let open = end.is_none();
+            self.live.insert(attempt);
+            let phase = end.map_or(Phase::Recovering, Phase::Ended);
+            self.attempts.insert(
+                attempt,
+                Attempt {
+                    begin,
+                    record: Some(record),
+                    started,
+                    fence_at: None,
+                    phase,
+                },
+            );
+            match claim {
+                _ if !open => {
+                    self.live.remove(&attempt);
+                }
+                Some(claim) => claims.push(claim),
+                None => self.end_recovered(
+                    attempt,
+                    "the machine was restarted while it ran".to_owned(),
+                    Vec::new(),
+                ),
+            }
+        }
+        if !claims.is_empty() {
+            let (inputs, grace) = (self.inputs.clone(), self.options.grace);
+            tokio::spawn(recover::end_leftovers(claims, grace, GIVE_UP, inputs));
+        }
+        Ok(())
+    }
+
+    /// How many attempts have not ended.
+    pub(crate) fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Replaces the base of every later job's environment.
+    pub(crate) fn set_base_env(&mut self, env: Environment) {
+        self.options.base_env = env;
+    }
+
+    /// Starts an attempt, once.
+    pub(crate) fn start(
+        &mut self,
+        mut request: StartRequest,
+        live: Option<mpsc::Sender<Chunk>>,
+    ) -> StartResult {
+        let id = request.attempt;
+        if let Some(known) = self.known(&request) {
+            return StartResult::Known(Box::new(known));
+        }
+        if self.stopping {
+            return StartResult::Stopping;
+        }
+        let plan = spawn::plan(&request, &self.options.base_env);
+        let stdin = request.spec.stdin.take();
+        let begin = Begin {
+            job: request.job,
+            attempt: id,
+            token: request.token,
+            attempt_no: request.attempt_no,
+            machine: request.machine,
+            spec: request.spec,
+            boot: self.boot.clone(),
+            session: self.session,
+            not_before: BootTime::now(),
+        };
+        let mut attempt = Attempt {
+            record: None,
+            started: None,
+            fence_at: request.fence_at,
+            phase: Phase::Recovering,
+            begin,
+        };
+        let outcome = match self.store.begin(&attempt.begin) {
+            Ok(record) => {
+                attempt.record = Some(record);
+                if attempt.fence_at.is_some_and(|at| at <= BootTime::now()) {
+                    Err(Outcome::Fenced)
+                } else {
+                    plan.and_then(|plan| spawn::spawn(plan, stdin.is_some()))
+                        .map_err(|reject| rejected(&reject))
+                }
+            }
+            Err(error) => Err(Outcome::Rejected {
+                reason: format!(
+                    "cannot write the attempt's record under {}: {error}",
+                    self.options.root.display()
+                ),
+            }),
+        };
+        self.attempts.insert(id, attempt);
+        self.live.insert(id);
+        match outcome {
+            Ok(spawned) => self.started(id, spawned, stdin, live),
+            Err(outcome) => self.end(id, outcome, OutputCount::default(), Vec::new()),
+        }
+        StartResult::New
+    }
+
+    fn known(&self, request: &StartRequest) -> Option<AttemptReport> {
+        if let Some(attempt) = self.attempts.get(&request.attempt) {
+            return Some(attempt.report());
+        }
+        let ended = self
+            .forgotten
+            .iter()
+            .find(|ended| ended.attempt == request.attempt)?;
+        let mut spec = request.spec.clone();
+        spec.stdin = None;
+        Some(AttemptReport {
+            job: ended.job,
+            attempt: ended.attempt,
+            token: ended.token,
+            attempt_no: ended.attempt_no,
+            machine: request.machine.clone(),
+            spec,
+            pid: None,
+            started_at: ended.started_at,
+            ended_at: Some(ended.ended_at),
+            outcome: Some(ended.outcome.clone()),
+            output: ended.output,
+            fence_at: None,
+            survivors: Vec::new(),
+        })
+    }
+
+    fn started(
+        &mut self,
+        id: AttemptId,
+        spawned: Spawned,
+        stdin: Option<Vec<u8>>,
+        live: Option<mpsc::Sender<Chunk>>,
+    ) {
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
+        let pid = spawned.child.id();
+        let started = Started {
+            pid,
+            at: wall_now(),
+            not_after: BootTime::now(),
+            pipes: [&spawned.stdout, &spawned.stderr]
+                .into_iter()
+                .flatten()
+                .filter_map(pipe_number)
+                .collect(),
+        };
+        let mut dir = PathBuf::new();
+        if let Some(record) = &mut attempt.record {
+            dir = record.dir().to_owned();
+            if let Err(error) = record.started(&started) {
+                tracing::warn!(attempt = %id, %error, "cannot record the attempt's process");
+            }
+        }
+        if let (Some(pipe), Some(bytes)) = (spawned.stdin, stdin) {
+            spawn::feed(pipe, bytes);
+        }
+        let inputs = self.inputs.clone();
+        let pump = pump::start(
+            PumpOptions {
+                attempt: id,
+                log: LogWriter::new(dir, attempt.begin.spec.log_keep_bytes),
+                outbox: Arc::clone(&self.outbox),
+                live,
+            },
+            spawned.stdout,
+            spawned.stderr,
+            move |output| {
+                // Fails only when the engine is gone.
+                let _ = inputs.send(Input::PumpDone {
+                    attempt: id,
+                    output,
+                });
+            },
+        );
+        let leader = pid.cast_signed();
+        let timeout = attempt.begin.spec.timeout_ms.map(Duration::from_millis);
+        attempt.phase = Phase::Running(Box::new(Running {
+            child: spawned.child,
+            leader,
+            pump,
+            timeout_at: timeout.and_then(|limit| Instant::now().checked_add(limit)),
+            exit: None,
+            cause: None,
+            stage: Stage::Runs,
+        }));
+        self.leaders.insert(leader, id);
+        self.outbox.event(ExecutorEvent::Started {
+            attempt: id,
+            pid,
+            at: started.at,
+        });
+        attempt.started = Some(started);
+    }
+
+    /// Ends an attempt from outside; false if there is none of that name.
+    pub(crate) fn kill(&mut self, id: AttemptId, cause: KillCause) -> bool {
+        let outcome = match cause {
+            KillCause::Cancel => Outcome::Canceled,
+            KillCause::Interrupt => Outcome::Interrupted,
+            KillCause::Fence => Outcome::Fenced,
+        };
+        self.end_because(id, outcome);
+        self.attempts.contains_key(&id)
+    }
+
+    /// Sets, moves or takes away the moment an attempt (none: every one) is ended at; false if
+    /// there is none of that name.
+    pub(crate) fn fence_at(&mut self, id: Option<AttemptId>, at: Option<BootTime>) -> bool {
+        let Some(id) = id else {
+            for id in &self.live {
+                if let Some(attempt) = self.attempts.get_mut(id) {
+                    attempt.fence_at = at;
+                }
+            }
+            return true;
+        };
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return false;
+        };
+        attempt.fence_at = at;
+        true
+    }
+
+    /// Takes no more, and ends what runs as interrupted.
+    pub(crate) fn stop(&mut self) {
+        self.stopping = true;
+        for id in self.live.clone() {
+            self.end_because(id, Outcome::Interrupted);
+        }
+    }
+
+    /// Everything that is known, in no order.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = AttemptReport> {
+        self.attempts.values().map(Attempt::report)
+    }
+
+    /// The records of those of these attempts that ended and are not forgotten.
+    pub(crate) fn ended(&self, attempts: &[AttemptId]) -> Vec<EndedRecord> {
+        let here = attempts.iter().filter_map(|id| self.attempts.get(id));
+        here.filter_map(Attempt::ended_record).collect()
+    }
+
+    /// Removes an ended attempt's files and keeps its small record. None if there is none of
+    /// that name, false if it runs.
+    pub(crate) fn forget(&mut self, id: AttemptId) -> Option<std::io::Result<bool>> {
+        let attempt = self.attempts.get(&id)?;
+        let Some(record) = attempt.ended_record() else {
+            return Some(Ok(false));
+        };
+        if let Err(error) = self.store.forget(&record, wall_now()) {
+            return Some(Err(error));
+        }
+        self.attempts.remove(&id);
+        self.forgotten.push_back(record);
+        if self.forgotten.len() > REMEMBER {
+            self.forgotten.pop_front();
+        }
+        Some(Ok(true))
+    }
+
+    /// When [`Self::tick`] is wanted next.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.running().filter_map(|(_, r)| r.deadline()).min()
+    }
+
+    /// When [`Self::fence`] is wanted next.
+    pub(crate) fn fence_deadline(&self) -> Option<BootTime> {
+        let unfenced = |id: &&AttemptId| {
+            self.attempts.get(*id).is_some_and(|a| match &a.phase {
+                Phase::Running(r) => r.cause.is_none() && r.exit.is_none(),
+                Phase::Recovering | Phase::Ended(_) => false,
+            })
+        };
+        self.live
+            .iter()
+            .filter(unfenced)
+            .filter_map(|id| self.attempts.get(id)?.fence_at)
+            .min()
+    }
+
+    fn running(&self) -> impl Iterator<Item = (AttemptId, &Running)> {
+        self.live
+            .iter()
+            .filter_map(|id| match &self.attempts.get(id)?.phase {
+                Phase::Running(running) => Some((*id, &**running)),
+                Phase::Recovering | Phase::Ended(_) => None,
+            })
+    }
+
+    fn running_mut(&mut self, id: AttemptId) -> Option<&mut Running> {
+        match &mut self.attempts.get_mut(&id)?.phase {
+            Phase::Running(running) => Some(running),
+            Phase::Recovering | Phase::Ended(_) => None,
+        }
+    }
+
+    /// Something came back from a task.
+    pub(crate) fn input(&mut self, input: Input) {
+        match input {
+            Input::PumpDone { attempt, output } => {
+                let Some(running) = self.running_mut(attempt) else {
+                    return;
+                };
+                let survivors = match &mut running.stage {
+                    Stage::Draining { survivors } => std::mem::take(survivors),
+                    _ => Vec::new(),
+                };
+                let outcome = running.cause.take().or(running.exit.take());
+                let outcome = outcome.unwrap_or(Outcome::Unknown {
+                    reason: "its output ended before it did".to_owned(),
+                });
+                self.end(attempt, outcome, output, survivors);
+            }
+            Input::Recovered { attempt, survivors } => self.end_recovered(
+                attempt,
+                "the executor was killed while it ran".to_owned(),
+                survivors,
+            ),
+        }
+    }
+
+    fn end_recovered(&mut self, id: AttemptId, reason: String, survivors: Vec<u32>) {
+        let Some(attempt) = self.attempts.get(&id) else {
+            return;
+        };
+        let output = attempt
+            .record
+            .as_ref()
+            .map_or_else(OutputCount::default, |r| {
+                LogReader::new(r.dir().to_owned())
+                    .count()
+                    .unwrap_or_default()
+            });
+        self.end(id, Outcome::Unknown { reason }, output, survivors);
+    }
+
+    fn end(&mut self, id: AttemptId, outcome: Outcome, output: OutputCount, survivors: Vec<u32>) {
+        self.live.remove(&id);
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
+        let end = End {
+            outcome: outcome.clone(),
+            output,
+            at: wall_now(),
+            survivors: survivors.clone(),
+        };
+        if let Some(record) = &mut attempt.record
+            && let Err(error) = record.end(&end)
+        {
+            // It is still told; should this process die before that, it becomes unknown.
+            tracing::warn!(attempt = %id, %error, "cannot record how the attempt ended");
+        }
+        if !survivors.is_empty() {
+            tracing::warn!(attempt = %id, ?survivors, "processes of the attempt could not be ended");
+        }
+        self.outbox.event(ExecutorEvent::Ended {
+            attempt: id,
+            outcome,
+            output,
+            started_at: attempt.started.as_ref().map(|s| s.at),
+            ended_at: end.at,
+            survivors,
+        });
+        attempt.phase = Phase::Ended(end);
+    }
+
+    /// A child changed: reaps what can be, and goes on with what ends.
+    pub(crate) fn look(&mut self) {
+        let waiting: Vec<AttemptId> = self.running().map(|(id, _)| id).collect();
+        for id in &waiting {
+            self.look_at_leader(*id);
+        }
+        self.look_at_orphans();
+        for id in waiting {
+            self.go_on(id);
+        }
+        self.end_strays();
+    }
+
+    /// Notes the end of a first process, leaving it unreaped where that keeps its number taken.
+    fn look_at_leader(&mut self, id: AttemptId) {
+        let Some(running) = self.running_mut(id) else {
+            return;
+        };
+        if running.exit.is_some() {
+            return;
+        }
+        let mut options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        if platform::PIN_LEADER {
+            options |= WaitIdOptions::NOWAIT;
+        }
+        let Some(pid) = Pid::from_raw(running.leader) else {
+            return;
+        };
+        match rustix::process::waitid(WaitId::Pid(pid), options) {
+            Ok(Some(status)) => running.exit = Some(outcome_of(&status)),
+            Ok(None) | Err(rustix::io::Errno::INTR) => return,
+            Err(error) => {
+                running.exit = Some(Outcome::Unknown {
+                    reason: format!("its end could not be read: {error}"),
+                });
+            }
+        }
+        self.orphans.leave_to_others(id);
+    }
+
+    /// Reaps orphans that ended and finds out whose the new ones are.
+    fn look_at_orphans(&mut self) {
+        let children = match platform::own_children() {
+            Ok(children) => children,
+            Err(error) => {
+                tracing::error!(%error, "cannot list child processes");
+                return;
+            }
+        };
+        self.orphans.retain(&children);
+        let spare = self.options.within_program.then_some(self.own_group);
+        for pid in children {
+            if self.leaders.contains_key(&pid) {
+                continue;
+            }
+            // Without strangers a zombie need not be looked at.
+            if spare.is_none() && reap(pid) {
+                self.orphans.reaped(pid);
+                continue;
+            }
+            if !self.orphans.knows(pid) {
+                let candidates = self.candidates();
+                self.orphans.adopt(pid, &candidates, spare);
+            }
+            if spare.is_some() && !self.orphans.is_stranger(pid) && reap(pid) {
+                self.orphans.reaped(pid);
+            }
+        }
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let mut found = Vec::new();
+        for (attempt, running) in self.running() {
+            let Some(known) = self.attempts.get(&attempt) else {
+                continue;
+            };
+            if matches!(running.stage, Stage::Draining { .. }) {
+                continue;
+            }
+            found.push(Candidate {
+                attempt,
+                leader: running.leader,
+                not_before: known.begin.not_before,
+                pipes: known
+                    .started
+                    .as_ref()
+                    .map(|s| s.pipes.clone())
+                    .unwrap_or_default(),
+            });
+        }
+        found
+    }
+
+    /// Takes the next step of an attempt that is ending, if it is time for it.
+    fn go_on(&mut self, id: AttemptId) {
+        let left = self.orphans.of(id);
+        let Some(running) = self.running_mut(id) else {
+            return;
+        };
+        let gone = running.exit.is_some() && left.is_empty() && running.group_is_gone();
+        match running.stage {
+            Stage::Runs if running.exit.is_none() => {}
+            Stage::Draining { .. } => {}
+            _ if gone => self.gone(id, Vec::new()),
+            Stage::Runs => self.terminate(id),
+            Stage::Terminating { .. } => {}
+            // Something was forked between the last look and the signal.
+            Stage::Killing { .. } => self.signal_all(id, &[Signal::KILL]),
+        }
+    }
+
+    fn end_because(&mut self, id: AttemptId, cause: Outcome) {
+        // It may have ended by itself a moment ago.
+        self.look_at_leader(id);
+        let Some(running) = self.running_mut(id) else {
+            return;
+        };
+        if matches!(running.stage, Stage::Runs) && running.exit.is_none() {
+            running.cause = Some(cause);
+            self.terminate(id);
+        } else {
+            self.look_at_orphans();
+            self.go_on(id);
+        }
+    }
+
+    fn terminate(&mut self, id: AttemptId) {
+        let kill_at = Instant::now() + self.options.grace;
+        if let Some(running) = self.running_mut(id) {
+            running.stage = Stage::Terminating { kill_at };
+        }
+        // A stopped process hears TERM only once it goes on.
+        self.signal_all(id, &[Signal::TERM, Signal::CONT]);
+    }
+
+    fn kill_now(&mut self, id: AttemptId) {
+        let give_up_at = Instant::now() + GIVE_UP;
+        if let Some(running) = self.running_mut(id) {
+            running.stage = Stage::Killing { give_up_at };
+        }
+        self.signal_all(id, &[Signal::KILL]);
+    }
+
+    /// Signals the group, and every descendant outside of it.
+    fn signal_all(&mut self, id: AttemptId, signals: &[Signal]) {
+        let orphans = self.orphans.of(id);
+        let Some(running) = self.running_mut(id) else {
+            return;
+        };
+        let leader = running.leader;
+        let alone = platform::with_descendants(orphans.into_iter().chain([leader]));
+        for &signal in signals {
+            // The leader's number is taken as long as it is not reaped.
+            if let Some(group) = Pid::from_raw(leader) {
+                let _ = rustix::process::kill_process_group(group, signal);
+            }
+            for process in alone.iter().filter(|p| p.group != leader) {
+                if let Err(error) = platform::signal(process, signal) {
+                    tracing::warn!(attempt = %id, pid = process.pid, %error, "cannot signal a process");
+                }
+            }
+        }
+    }
+
+    /// Every process is gone, or cannot be ended: read the rest of the output.
+    fn gone(&mut self, id: AttemptId, survivors: Vec<u32>) {
+        let Some(running) = self.running_mut(id) else {
+            return;
+        };
+        // Reaps the leader at once where it was kept; where it does not end, it must not wait.
+        let _ = running.child.try_wait();
+        let leader = running.leader;
+        running.stage = Stage::Draining { survivors };
+        let _ = running.pump.finish.send(true);
+        self.leaders.remove(&leader);
+    }
+
+    /// Children that belong to no attempt any more: survivors that can be ended now.
+    fn end_strays(&mut self) {
+        let present = |id| {
+            self.attempts.get(&id).is_some_and(|a| match &a.phase {
+                Phase::Running(r) => !matches!(r.stage, Stage::Draining { .. }),
+                Phase::Recovering | Phase::Ended(_) => false,
+            })
+        };
+        for pid in self.orphans.of_nobody(present) {
+            for process in platform::with_descendants([pid]) {
+                let _ = platform::signal(&process, Signal::KILL);
+            }
+        }
+    }
+
+    /// Time passed: time-outs, and the next step of what ends.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let due: Vec<AttemptId> = self
+            .running()
+            .filter(|(_, r)| r.deadline().is_some_and(|at| at <= now))
+            .map(|(id, _)| id)
+            .collect();
+        for id in due {
+            let Some(running) = self.running_mut(id) else {
+                continue;
+            };
+            match running.stage {
+                Stage::Runs => {
+                    running.timeout_at = None;
+                    self.end_because(id, Outcome::TimedOut);
+                }
+                Stage::Terminating { kill_at } if kill_at <= now => {
+                    self.look_at_orphans();
+                    self.kill_now(id);
+                }
+                Stage::Killing { give_up_at } if give_up_at <= now => {
+                    let survivors = self.survivors(id);
+                    self.gone(id, survivors);
+                }
+                Stage::Terminating { .. } | Stage::Killing { .. } => {
+                    self.look_at_leader(id);
+                    self.go_on(id);
+                }
+                Stage::Draining { .. } => {}
+            }
+        }
+    }
+
+    fn survivors(&self, id: AttemptId) -> Vec<u32> {
+        let leader = self
+            .running()
+            .find(|(running, _)| *running == id)
+            .map(|(_, r)| r.leader);
+        platform::with_descendants(self.orphans.of(id).into_iter().chain(leader))
+            .iter()
+            .map(|p| p.pid.cast_unsigned())
+            .collect()
+    }
+
+    /// The suspend-inclusive clock reached a fence.
+    pub(crate) fn fence(&mut self, now: BootTime) {
+        let due: Vec<(AttemptId, BootTime)> = self
+            .running()
+            .filter_map(|(id, _)| Some((id, self.attempts.get(&id)?.fence_at?)))
+            .filter(|(_, at)| *at <= now)
+            .collect();
+        for (id, at) in due {
+            self.end_because(id, Outcome::Fenced);
+            let late = at.plus(self.options.grace) <= now;
+            // The machine slept over it: no grace is left.
+            if late
+                && self
+                    .running_mut(id)
+                    .is_some_and(|r| matches!(r.stage, Stage::Terminating { .. }))
+            {
+                self.kill_now(id);
+            }
+        }
+    }
+}
+
+impl Running {
+    fn deadline(&self) -> Option<Instant> {
+        let look = || platform::LOOK_EVERY.map(|every| Instant::now() + every);
+        match self.stage {
+            Stage::Runs => self.timeout_at.filter(|_| self.exit.is_none()),
+            Stage::Terminating { kill_at } => Some(look().map_or(kill_at, |l| l.min(kill_at))),
+            Stage::Killing { give_up_at } => Some(look().map_or(give_up_at, |l| l.min(give_up_at))),
+            Stage::Draining { .. } => None,
+        }
+    }
+
+    /// Where descendants cannot be listed the group is all there is to ask.
+    fn group_is_gone(&self) -> bool {
+        platform::PIN_LEADER
+            || Pid::from_raw(self.leader).is_none_or(|group| {
+                rustix::process::test_kill_process_group(group) == Err(rustix::io::Errno::SRCH)
+            })
+    }
+}
+
+impl Attempt {
+    fn report(&self) -> AttemptReport {
+        let mut report = AttemptReport {
+            job: self.begin.job,
+            attempt: self.begin.attempt,
+            token: self.begin.token,
+            attempt_no: self.begin.attempt_no,
+            machine: self.begin.machine.clone(),
+            spec: self.begin.spec.clone(),
+            pid: None,
+            started_at: self.started.as_ref().map(|s| s.at),
+            ended_at: None,
+            outcome: None,
+            output: OutputCount::default(),
+            fence_at: self.fence_at,
+            survivors: Vec::new(),
+        };
+        match &self.phase {
+            Phase::Running(running) => {
+                report.pid = Some(running.leader.cast_unsigned());
+                report.output = *running.pump.count.borrow();
+            }
+            Phase::Recovering => {}
+            Phase::Ended(end) => {
+                report.ended_at = Some(end.at);
+                report.outcome = Some(end.outcome.clone());
+                report.output = end.output;
+                report.survivors.clone_from(&end.survivors);
+            }
+        }
+        report
+    }
+
+    fn ended_record(&self) -> Option<EndedRecord> {
+        let Phase::Ended(end) = &self.phase else {
+            return None;
+        };
+        Some(EndedRecord {
+            job: self.begin.job,
+            attempt: self.begin.attempt,
+            token: self.begin.token,
+            attempt_no: self.begin.attempt_no,
+            outcome: end.outcome.clone(),
+            output: end.output,
+            started_at: self.started.as_ref().map(|s| s.at),
+            ended_at: end.at,
+        })
+    }
+}
+
+fn rejected(reject: &Reject) -> Outcome {
+    Outcome::Rejected {
+        reason: reject.to_string(),
+    }
+}
+
+fn outcome_of(status: &rustix::process::WaitIdStatus) -> Outcome {
+    if let Some(signal) = status.terminating_signal() {
+        return Outcome::Signaled {
+            signal: u8::try_from(signal).unwrap_or(0),
+        };
+    }
+    Outcome::Exited {
+        exit_code: u8::try_from(status.exit_status().unwrap_or(0) & 0xff).unwrap_or(0),
+    }
+}
+
+/// Reaps a child if it has ended.
+fn reap(pid: i32) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    Pid::from_raw(pid).is_some_and(|pid| {
+        matches!(
+            rustix::process::waitid(WaitId::Pid(pid), options),
+            Ok(Some(_)) | Err(rustix::io::Errno::CHILD)
+        )
+    })
+}
+
+fn pipe_number(fd: &OwnedFd) -> Option<u64> {
+    rustix::fs::fstat(fd.as_fd()).ok().map(|stat| stat.st_ino)
+}

@@ -1,0 +1,559 @@
+//! An attempt's output on disk: numbered chunks in segments.
+//!
+//! The executor alone writes, and hands each chunk to the kernel in one write, so that it
+//! survives the executor's death; there is no fsync (a power loss ends the attempt as unknown
+//! anyway). Readers in other processes follow while it grows. The oldest segments go when more
+//! than the job's limit is kept; a reader that comes too late is told which chunks are gone.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use fleet_contract::outcome::{CHUNK_MAX_BYTES, OutputCount, OutputStream};
+use fleet_contract::time::Time;
+
+/// Largest segment in bytes.
+const SEGMENT_MAX: u64 = 4 * 1024 * 1024;
+/// Smallest segment in bytes, however little is kept.
+const SEGMENT_MIN: u64 = 64 * 1024;
+/// Bytes before each chunk: magic, length, checksum, stream, sequence, offset, time.
+pub(crate) const CHUNK_HEADER: usize = 40;
+const CHUNK_MAGIC: &[u8; 4] = b"FLC1";
+/// A segment begins with magic, checksum, and the byte counts of both streams before it.
+const SEGMENT_HEADER: usize = 24;
+const SEGMENT_MAGIC: &[u8; 4] = b"FLS1";
+
+/// A piece of output as it was read from the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its number among both streams' chunks, from 1.
+    pub seq: u64,
+    /// Which stream it came from.
+    pub stream: OutputStream,
+    /// Where in that stream it begins, in bytes.
+    pub offset: u64,
+    /// When its first byte was read.
+    pub time: Time,
+    /// At most [`CHUNK_MAX_BYTES`].
+    pub bytes: Bytes,
+}
+
+/// Chunks that are no longer there, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The first that is gone.
+    pub from: u64,
+    /// The last that is gone.
+    pub to: u64,
+}
+
+/// What one read gave. Where there is a gap it lies before the chunks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogRead {
+    /// Chunks between the one asked for and the first of `chunks` that can never be read.
+    pub gap: Option<Gap>,
+    /// In order, without holes.
+    pub chunks: Vec<Chunk>,
+}
+
+fn segment_path(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("log-{first:016}"))
+}
+
+/// The first sequence numbers of the segments in a folder, ascending.
+fn segments(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if let Some(number) = name.to_str().and_then(|n| n.strip_prefix("log-"))
+            && let Ok(first) = number.parse()
+        {
+            found.push(first);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+struct Segment {
+    first: u64,
+    stdout: u64,
+    stderr: u64,
+}
+
+/// Writes the chunks of one attempt.
+pub(crate) struct LogWriter {
+    dir: PathBuf,
+    keep: u64,
+    segment_limit: u64,
+    file: Option<File>,
+    /// Bytes of payload in the open segment.
+    filled: u64,
+    /// Closed and open segments, oldest first, with what each holds of the streams.
+    kept: std::collections::VecDeque<Segment>,
+    kept_bytes: u64,
+    count: OutputCount,
+}
+
+impl LogWriter {
+    /// A log in this folder, which must exist; nothing is made before the first chunk.
+    pub(crate) fn new(dir: PathBuf, keep: u64) -> Self {
+        Self {
+            dir,
+            keep,
+            segment_limit: (keep / 8).clamp(SEGMENT_MIN, SEGMENT_MAX),
+            file: None,
+            filled: 0,
+            kept: std::collections::VecDeque::new(),
+            kept_bytes: 0,
+            count: OutputCount::default(),
+        }
+    }
+
+    pub(crate) fn count(&self) -> OutputCount {
+        self.count
+    }
+
+    /// Writes `frame`, whose first [`CHUNK_HEADER`] bytes are room for the header, as the next
+    /// chunk. What cannot be written (a full disk) is counted as dropped: a job does not fail
+    /// because its log does.
+    pub(crate) fn append(&mut self, stream: OutputStream, time: Time, frame: &mut [u8]) -> bool {
+        let length = (frame.len() - CHUNK_HEADER) as u64;
+        let offset = self.stream(stream).bytes;
+        let seq = self.count.chunks + 1;
+        fill_header(frame, stream, seq, offset, time);
+        self.stream(stream).bytes += length;
+        if self.write(seq, frame).is_err() {
+            // Whatever half of it is there ends this segment for readers; go on in a new one.
+            self.file = None;
+            self.stream(stream).dropped += length;
+            return false;
+        }
+        self.count.chunks = seq;
+        self.filled += length;
+        self.kept_bytes += length;
+        if let Some(open) = self.kept.back_mut() {
+            match stream {
+                OutputStream::Stdout => open.stdout += length,
+                OutputStream::Stderr => open.stderr += length,
+            }
+        }
+        self.drop_oldest();
+        true
+    }
+
+    fn stream(&mut self, stream: OutputStream) -> &mut fleet_contract::outcome::StreamCount {
+        match stream {
+            OutputStream::Stdout => &mut self.count.stdout,
+            OutputStream::Stderr => &mut self.count.stderr,
+        }
+    }
+
+    fn write(&mut self, seq: u64, frame: &[u8]) -> io::Result<()> {
+        if self.filled >= self.segment_limit {
+            self.file = None;
+        }
+        if self.file.is_none() {
+            self.file = Some(self.open_segment(seq)?);
+        }
+        match &mut self.file {
+            Some(file) => file.write_all(frame),
+            None => Ok(()),
+        }
+    }
+
+    fn open_segment(&mut self, first: u64) -> io::Result<File> {
+        let mut header = [0; SEGMENT_HEADER];
+        header[..4].copy_from_slice(SEGMENT_MAGIC);
+        // The counts before the chunk that is being written.
+        let (stdout, stderr) = (
+            self.kept.iter().map(|s| s.stdout).sum::<u64>() + self.count.stdout.dropped,
+            self.kept.iter().map(|s| s.stderr).sum::<u64>() + self.count.stderr.dropped,
+        );
+        header[8..16].copy_from_slice(&stdout.to_le_bytes());
+        header[16..].copy_from_slice(&stderr.to_le_bytes());
+        let crc = crc32fast::hash(&header[8..]);
+        header[4..8].copy_from_slice(&crc.to_le_bytes());
+        // A segment that could not be written before may lie there with the same first chunk.
+        let mut file = File::create(segment_path(&self.dir, first))?;
+        file.write_all(&header)?;
+        self.filled = 0;
+        if self.kept.back().is_none_or(|last| last.first != first) {
+            self.kept.push_back(Segment {
+                first,
+                stdout: 0,
+                stderr: 0,
+            });
+        }
+        Ok(file)
+    }
+
+    fn drop_oldest(&mut self) {
+        while self.kept.len() > 1
+            && let Some(oldest) = self.kept.front()
+            && self.kept_bytes - (oldest.stdout + oldest.stderr) >= self.keep
+        {
+            if fs::remove_file(segment_path(&self.dir, oldest.first)).is_err() {
+                return;
+            }
+            self.kept_bytes -= oldest.stdout + oldest.stderr;
+            self.count.stdout.dropped += oldest.stdout;
+            self.count.stderr.dropped += oldest.stderr;
+            self.kept.pop_front();
+        }
+    }
+}
+
+fn fill_header(frame: &mut [u8], stream: OutputStream, seq: u64, offset: u64, time: Time) {
+    let length = u32::try_from(frame.len() - CHUNK_HEADER).unwrap_or(u32::MAX);
+    frame[..4].copy_from_slice(CHUNK_MAGIC);
+    frame[4..8].copy_from_slice(&length.to_le_bytes());
+    frame[12..16].copy_from_slice(&[stream_byte(stream), 0, 0, 0]);
+    frame[16..24].copy_from_slice(&seq.to_le_bytes());
+    frame[24..32].copy_from_slice(&offset.to_le_bytes());
+    frame[32..40].copy_from_slice(&time.as_micros().to_le_bytes());
+    let crc = crc32fast::hash(&frame[12..]);
+    frame[8..12].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn stream_byte(stream: OutputStream) -> u8 {
+    match stream {
+        OutputStream::Stdout => 1,
+        OutputStream::Stderr => 2,
+    }
+}
+
+fn le_u64(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.first_chunk::<8>().copied()?))
+}
+
+/// One open segment of a log being read.
+struct Cursor {
+    file: File,
+    /// Where the next frame begins.
+    at: u64,
+    /// The next frame's sequence number, if the segment goes on.
+    next: u64,
+}
+
+/// Reads the chunks of one attempt, also while they are written.
+pub struct LogReader {
+    dir: PathBuf,
+    cursor: Option<Cursor>,
+}
+
+impl LogReader {
+    /// A reader of the log in this attempt's folder (see [`super::attempt_dir`]). The folder
+    /// need not exist yet.
+    #[must_use]
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir, cursor: None }
+    }
+
+    /// The chunks from `seq` (from 1) on: at most `max_bytes` of payload, but at least one
+    /// chunk where there is one. `announced` is the newest chunk the executor told of
+    /// ([`super::ExecutorEvent::Output`], or the count of an ended attempt): one up to there
+    /// that cannot be read is gone for good and told as a gap.
+    ///
+    /// Blocks on the disk. Reading on where the last read ended is cheap; going back is not.
+    ///
+    /// # Errors
+    /// The disk's; a missing folder or file is none.
+    pub fn read_from(&mut self, seq: u64, announced: u64, max_bytes: usize) -> io::Result<LogRead> {
+        let seq = seq.max(1);
+        let mut read = LogRead::default();
+        let mut next = self.seek(seq)?;
+        let mut weight = 0;
+        while weight < max_bytes.max(1) {
+            let Some(cursor) = &mut self.cursor else {
+                break;
+            };
+            match cursor.take(&mut next)? {
+                Some(chunk) => {
+                    if chunk.seq < seq {
+                        continue;
+                    }
+                    weight += chunk.bytes.len();
+                    read.chunks.push(chunk);
+                }
+                None => {
+                    // End of this segment: the next one begins with the next chunk, or a later
+                    // one if chunks are gone, and then what was read so far is handed out first.
+                    let Some(first) = self.open_from(next, !read.chunks.is_empty())? else {
+                        break;
+                    };
+                    next = first;
+                }
+            }
+        }
+        let reached = read.chunks.first().map_or(announced + 1, |c| c.seq);
+        if reached > seq {
+            read.gap = Some(Gap {
+                from: seq,
+                to: reached - 1,
+            });
+        }
+        Ok(read)
+    }
+
+    /// Moves to the segment that holds `seq`, or the first after it; answers the sequence
+    /// number of the frame the cursor stands at.
+    fn seek(&mut self, seq: u64) -> io::Result<u64> {
+        if let Some(cursor) = &self.cursor
+            && cursor.next == seq
+        {
+            return Ok(seq);
+        }
+        self.cursor = None;
+        let firsts = segments_of(&self.dir)?;
+        let start = firsts
+            .iter()
+            .rposition(|&first| first <= seq)
+            .unwrap_or_default();
+        for &first in &firsts[start.min(firsts.len())..] {
+            if self.open(first)? {
+                return Ok(first);
+            }
+        }
+        Ok(seq)
+    }
+
+    /// Opens the first segment from `next` on that can be opened: the oldest may go at any
+    /// moment. With `exactly`, only one that begins with `next`.
+    fn open_from(&mut self, next: u64, exactly: bool) -> io::Result<Option<u64>> {
+        for first in segments_of(&self.dir)? {
+            if first < next {
+                continue;
+            }
+            if exactly && first != next {
+                break;
+            }
+            if self.open(first)? {
+                return Ok(Some(first));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Opens the segment that begins with `first`; false if it is gone or torn at its head.
+    fn open(&mut self, first: u64) -> io::Result<bool> {
+        let mut file = match File::open(segment_path(&self.dir, first)) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        if read_segment_header(&mut file)?.is_none() {
+            return Ok(false);
+        }
+        self.cursor = Some(Cursor {
+            file,
+            at: SEGMENT_HEADER as u64,
+            next: first,
+        });
+        Ok(true)
+    }
+
+    /// What the files say was written and dropped: for an executor that finds an attempt whose
+    /// writer died.
+    pub(crate) fn count(&mut self) -> io::Result<OutputCount> {
+        let mut count = OutputCount::default();
+        for (index, first) in segments_of(&self.dir)?.into_iter().enumerate() {
+            let Ok(mut file) = File::open(segment_path(&self.dir, first)) else {
+                continue;
+            };
+            let Some((stdout, stderr)) = read_segment_header(&mut file)? else {
+                continue;
+            };
+            if index == 0 {
+                count.stdout.dropped = stdout;
+                count.stderr.dropped = stderr;
+            }
+            count.stdout.bytes = count.stdout.bytes.max(stdout);
+            count.stderr.bytes = count.stderr.bytes.max(stderr);
+            let mut cursor = Cursor {
+                file,
+                at: SEGMENT_HEADER as u64,
+                next: first,
+            };
+            let mut next = first;
+            while let Some(chunk) = cursor.take(&mut next)? {
+                count.chunks = chunk.seq;
+                let end = chunk.offset + chunk.bytes.len() as u64;
+                match chunk.stream {
+                    OutputStream::Stdout => count.stdout.bytes = end,
+                    OutputStream::Stderr => count.stderr.bytes = end,
+                }
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// Like [`segments`]; a folder that does not exist holds none.
+fn segments_of(dir: &Path) -> io::Result<Vec<u64>> {
+    match segments(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+fn read_segment_header(file: &mut File) -> io::Result<Option<(u64, u64)>> {
+    let mut header = [0; SEGMENT_HEADER];
+    match file.read_exact(&mut header) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(e),
+    }
+    let crc = header[4..8].first_chunk().map(|b| u32::from_le_bytes(*b));
+    if &header[..4] != SEGMENT_MAGIC || crc != Some(crc32fast::hash(&header[8..])) {
+        return Ok(None);
+    }
+    Ok(le_u64(&header[8..]).zip(le_u64(&header[16..])))
+}
+
+impl Cursor {
+    /// The frame at the cursor, if it is whole; moves past it.
+    fn take(&mut self, next: &mut u64) -> io::Result<Option<Chunk>> {
+        self.file.seek(SeekFrom::Start(self.at))?;
+        let mut header = [0; CHUNK_HEADER];
+        if !read_fully(&mut self.file, &mut header)? {
+            return Ok(None);
+        }
+        let Some(length) = header[4..8]
+            .first_chunk()
+            .map(|b| u32::from_le_bytes(*b) as usize)
+            .filter(|&l| l <= CHUNK_MAX_BYTES && &header[..4] == CHUNK_MAGIC)
+        else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; length];
+        if !read_fully(&mut self.file, &mut bytes)? {
+            return Ok(None);
+        }
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&header[12..]);
+        crc.update(&bytes);
+        let expected = header[8..12].first_chunk().map(|b| u32::from_le_bytes(*b));
+        let stream = match header[12] {
+            1 => OutputStream::Stdout,
+            2 => OutputStream::Stderr,
+            _ => return Ok(None),
+        };
+        let fields = (
+            le_u64(&header[16..]),
+            le_u64(&header[24..]),
+            le_u64(&header[32..]),
+        );
+        let (Some(seq), Some(offset), Some(time)) = fields else {
+            return Ok(None);
+        };
+        if expected != Some(crc.finalize()) || seq != self.next {
+            return Ok(None);
+        }
+        self.at += (CHUNK_HEADER + length) as u64;
+        self.next += 1;
+        *next = self.next;
+        Ok(Some(Chunk {
+            seq,
+            stream,
+            offset,
+            time: Time::from_micros(time.cast_signed()),
+            bytes: bytes.into(),
+        }))
+    }
+}
+
+/// False at the end of the file, as it is now.
+fn read_fully(file: &mut File, buffer: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append(log: &mut LogWriter, stream: OutputStream, bytes: &[u8]) {
+        let mut frame = vec![0; CHUNK_HEADER];
+        frame.extend_from_slice(bytes);
+        assert!(log.append(stream, Time::from_micros(7), &mut frame));
+    }
+
+    #[test]
+    fn a_reader_follows_the_writer_chunk_by_chunk() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::new(dir.path().to_owned(), 1 << 20);
+        let mut reader = LogReader::new(dir.path().to_owned());
+        assert_eq!(reader.read_from(1, 0, 1000).unwrap(), LogRead::default());
+        append(&mut log, OutputStream::Stdout, b"one");
+        append(&mut log, OutputStream::Stderr, b"\xff\0");
+        let read = reader.read_from(1, 2, 1000).unwrap();
+        assert_eq!(read.gap, None);
+        assert_eq!(read.chunks.len(), 2);
+        assert_eq!(read.chunks[1].stream, OutputStream::Stderr);
+        assert_eq!(&read.chunks[1].bytes[..], b"\xff\0");
+        assert_eq!(reader.read_from(3, 2, 1000).unwrap(), LogRead::default());
+        append(&mut log, OutputStream::Stdout, b"two");
+        let read = reader.read_from(3, 3, 1000).unwrap();
+        assert_eq!((read.chunks[0].seq, read.chunks[0].offset), (3, 3));
+        // Going back is allowed.
+        assert_eq!(reader.read_from(2, 3, 1).unwrap().chunks[0].seq, 2);
+        assert_eq!(reader.count().unwrap(), log.count());
+    }
+
+    #[test]
+    fn the_oldest_segments_go_and_what_is_gone_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::new(dir.path().to_owned(), 128 * 1024);
+        let payload = vec![b'x'; CHUNK_MAX_BYTES];
+        append(&mut log, OutputStream::Stderr, b"first words");
+        for _ in 0..100 {
+            append(&mut log, OutputStream::Stdout, &payload);
+        }
+        let count = log.count();
+        assert_eq!(count.chunks, 101);
+        assert_eq!(count.stderr.dropped, 11);
+        let kept = count.stdout.bytes - count.stdout.dropped;
+        assert!((128 * 1024..=256 * 1024).contains(&kept), "{kept}");
+        let mut reader = LogReader::new(dir.path().to_owned());
+        let mut next = 1;
+        let mut bytes = 0;
+        let mut gaps = Vec::new();
+        while next <= count.chunks {
+            let read = reader.read_from(next, count.chunks, 100_000).unwrap();
+            gaps.extend(read.gap);
+            bytes += read
+                .chunks
+                .iter()
+                .map(|c| c.bytes.len() as u64)
+                .sum::<u64>();
+            next = read.chunks.last().unwrap().seq + 1;
+        }
+        assert_eq!(bytes, kept);
+        assert_eq!(gaps.len(), 1);
+        assert_eq!(gaps[0].from, 1);
+        assert_eq!(reader.count().unwrap(), count);
+    }
+
+    #[test]
+    fn a_torn_tail_is_a_gap_and_no_garbage() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::new(dir.path().to_owned(), 1 << 20);
+        append(&mut log, OutputStream::Stdout, b"whole");
+        append(&mut log, OutputStream::Stdout, b"torn");
+        let path = segment_path(dir.path(), 1);
+        let length = fs::metadata(&path).unwrap().len();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(length - 1).unwrap();
+        let mut reader = LogReader::new(dir.path().to_owned());
+        let read = reader.read_from(1, 2, 1000).unwrap();
+        assert_eq!((read.gap, read.chunks.len()), (None, 1));
+        let read = reader.read_from(2, 2, 1000).unwrap();
+        assert_eq!(read.gap, Some(Gap { from: 2, to: 2 }));
+        assert_eq!(reader.count().unwrap().chunks, 1);
+    }
+}
