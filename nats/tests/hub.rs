@@ -1,5 +1,11 @@
 //! The hub as a process: starting, refusing, surviving, ending.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
 use std::net::TcpListener;
 use std::time::Duration;
 

@@ -99,7 +99,8 @@ fn worker() -> Template {
         "$JS.API.INFO".into(),
         "$JS.API.CONSUMER.MSG.NEXT.WORK.*".into(),
         "$JS.ACK.WORK.>".into(),
-        // By subject only: the form with a body reads a whole stream.
+        // By subject only: the form with a body reads a whole stream. The subject may be
+        // `fleet.job.<job>.*`, which answers with the job's last record, whoever wrote it.
         "$JS.API.DIRECT.GET.JOB.fleet.job.>".into(),
         format!("$JS.API.DIRECT.GET.LEASE.fleet.lease.{m}.*"),
         format!("$JS.API.DIRECT.GET.FLOW.fleet.flow.{m}.>"),
@@ -141,7 +142,8 @@ fn viewer() -> Template {
         publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}.>"));
         publish.push(format!("$JS.API.CONSUMER.INFO.{stream}.*"));
         publish.push(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.*"));
-        publish.push(format!("$JS.API.DIRECT.GET.{stream}"));
+        // By subject only. With a body it can be told to leave out the headers that mark an
+        // answer (`no_hdr`), and sent to any subject as its reply: a forged record.
         publish.push(format!("$JS.API.DIRECT.GET.{stream}.>"));
         // Flow control of ordered consumers.
         publish.push(format!("$JS.FC.{stream}.>"));

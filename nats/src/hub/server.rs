@@ -145,7 +145,7 @@ pub enum HubError {
 /// without waiting long.
 pub struct Hub {
     home: Home,
-    identity: Identity,
+    identity: Arc<Identity>,
     listen: SocketAddr,
     monitor: SocketAddr,
     operator: Credentials,
@@ -162,7 +162,7 @@ pub struct Hub {
 /// What was checked and written before the server is started.
 struct Prepared {
     lock: File,
-    identity: Identity,
+    identity: Arc<Identity>,
     ended_orphan: Option<u32>,
 }
 
@@ -253,7 +253,7 @@ impl Hub {
 
     /// The fleet's keys.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
+    pub fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }
 
@@ -389,7 +389,7 @@ fn prepare(home: &Home) -> Result<Prepared, HubError> {
     }
     Ok(Prepared {
         lock,
-        identity: Identity::load_or_create(home)?,
+        identity: Arc::new(Identity::load_or_create(home)?),
         ended_orphan: orphan,
     })
 }
