@@ -70,11 +70,17 @@ impl ConnectOptions {
         }
         urls.iter()
             .map(|url| {
-                url.parse()
-                    .map_err(|e: std::io::Error| ConnectError::Address {
-                        url: url.clone(),
-                        why: e.to_string(),
-                    })
+                let invalid = |why: String| ConnectError::Address {
+                    url: url.chars().take(200).collect(),
+                    why,
+                };
+                let address: async_nats::ServerAddr = url
+                    .parse()
+                    .map_err(|e: std::io::Error| invalid(e.to_string()))?;
+                if address.host().is_empty() {
+                    return Err(invalid("it names no host".into()));
+                }
+                Ok(address)
             })
             .collect()
     }
@@ -295,12 +301,16 @@ impl Link {
     pub async fn ready(&self) -> Result<(), ConnectError> {
         let mut status = self.status();
         loop {
-            let connected = status
-                .wait_for(|s| s.state == LinkState::Connected || s.state == LinkState::Closed)
-                .await
-                .is_ok_and(|s| s.state == LinkState::Connected);
-            if !connected {
-                return Err(ConnectError::Broken("closed".into()));
+            let news = status
+                .wait_for(|s| s.state == LinkState::Connected || s.state == LinkState::Closed);
+            // The library drops events in a storm of them: look at the client itself, too.
+            match tokio::time::timeout(REQUEST_TIMEOUT, news).await {
+                Err(_) if !self.is_connected() => continue,
+                Ok(Ok(status)) if status.state == LinkState::Closed => {
+                    return Err(ConnectError::Broken("closed".into()));
+                }
+                Ok(Err(_)) => return Err(ConnectError::Broken("closed".into())),
+                _ => {}
             }
             match check_api(&self.client, &self.who, Instant::now() + REQUEST_TIMEOUT).await {
                 // The link broke meanwhile, or the server is still loading: it will be back.
@@ -472,44 +482,48 @@ fn shown(address: &async_nats::ServerAddr) -> String {
 
 /// Asks the server for its API level.
 async fn check_api(client: &Client, who: &Who, deadline: Instant) -> Result<(), ConnectError> {
+    if !who.check_api {
+        return Ok(());
+    }
+    let url = who.urls.join(", ");
+    let asked = timeout_at(deadline, client.request("$JS.API.INFO", "".into())).await;
+    let no_jetstream = |url| ConnectError::NoJetStream {
+        url,
+        name: who.name.clone(),
+    };
+    let message = match asked {
+        Err(_) => return Err(ConnectError::Broken("no answer in time".into())),
+        Ok(Err(e)) if e.kind() == RequestErrorKind::NoResponders => return Err(no_jetstream(url)),
+        Ok(Err(e)) => return Err(ConnectError::Broken(e.to_string())),
+        Ok(Ok(message)) => message,
+    };
+    match api_level(&message.payload) {
+        None => Err(no_jetstream(url)),
+        Some(level) if level < OLDEST_API_LEVEL => Err(ConnectError::TooOld {
+            url,
+            version: client.server_info().version,
+            level,
+        }),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The level in an answer to `$JS.API.INFO`; 0 for a server that says none (before 2.11), `None`
+/// where there is no JetStream.
+fn api_level(answer: &[u8]) -> Option<u32> {
     #[derive(Deserialize)]
     struct Info {
         #[serde(default)]
         api: Api,
-        error: Option<serde_json::Value>,
+        error: Option<serde::de::IgnoredAny>,
     }
     #[derive(Deserialize, Default)]
     struct Api {
         #[serde(default)]
         level: u32,
     }
-    if !who.check_api {
-        return Ok(());
-    }
-    let url = who.urls.join(", ");
-    let asked = timeout_at(deadline, client.request("$JS.API.INFO", "".into())).await;
-    let no_jetstream = || ConnectError::NoJetStream {
-        url: url.clone(),
-        name: who.name.clone(),
-    };
-    let message = match asked {
-        Err(_) => return Err(ConnectError::Broken("no answer in time".into())),
-        Ok(Err(e)) if e.kind() == RequestErrorKind::NoResponders => return Err(no_jetstream()),
-        Ok(Err(e)) => return Err(ConnectError::Broken(e.to_string())),
-        Ok(Ok(message)) => message,
-    };
-    let info: Info = serde_json::from_slice(&message.payload).map_err(|_| no_jetstream())?;
-    if info.error.is_some() {
-        return Err(no_jetstream());
-    }
-    if info.api.level < OLDEST_API_LEVEL {
-        return Err(ConnectError::TooOld {
-            url,
-            version: client.server_info().version,
-            level: info.api.level,
-        });
-    }
-    Ok(())
+    let info: Info = serde_json::from_slice(answer).ok()?;
+    info.error.is_none().then_some(info.api.level)
 }
 
 #[cfg(test)]
@@ -523,6 +537,21 @@ mod tests {
         assert_eq!(pause(2, u32::MAX), Duration::from_millis(50));
         assert_eq!(pause(5, 0), Duration::from_millis(800));
         assert_eq!(pause(usize::MAX, 0), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn the_api_level_is_read_from_old_and_new_servers() {
+        let level = |text: &str| api_level(text.as_bytes());
+        assert_eq!(
+            level(r#"{"memory":0,"api":{"level":5,"total":1}}"#),
+            Some(5)
+        );
+        assert_eq!(
+            level(r#"{"memory":0,"api":{"total":1,"errors":0}}"#),
+            Some(0)
+        );
+        assert_eq!(level(r#"{"error":{"code":503,"err_code":10039}}"#), None);
+        assert_eq!(level("-"), None);
     }
 
     #[test]

@@ -186,6 +186,13 @@ impl Identity {
         }
     }
 
+    /// The permission whose key this is.
+    pub(crate) fn permission_of(&self, key: &str) -> Option<Permission> {
+        Permission::ALL
+            .into_iter()
+            .find(|permission| self.signing_key(*permission).public_key() == key)
+    }
+
     /// Public key of the fleet's account, as it appears in the server's own events.
     #[must_use]
     pub fn account(&self) -> String {

@@ -641,8 +641,14 @@ mod tests {
         let script = format!(
             "#!/bin/sh\n[ \"$1\" = --version ] && {{ echo \"{name} 24.1\"; exit; }}\n{then}\n"
         );
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by another process: a fork of this one, meanwhile, would hold it open for
+        // writing, and then it cannot be executed.
+        let written = Command::new("sh")
+            .args(["-c", r#"printf %s "$1" > "$2" && chmod 755 "$2""#, "sh"])
+            .arg(script)
+            .arg(&path)
+            .status();
+        assert!(written.unwrap().success());
         Clients {
             path: Some(std::env::join_paths([dir, Path::new("/bin")]).unwrap()),
         }
