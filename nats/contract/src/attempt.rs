@@ -4,7 +4,7 @@
 //! out. It may not know a clock, a bus or a process; times and draws come with the inputs.
 
 use crate::ids::{AttemptId, JobId, MachineId, Writer};
-use crate::job::{first_record, token};
+use crate::job::{first_record, token, token_epoch, token_seq};
 use crate::outcome::{Outcome, OutputCount};
 use crate::policy::{self, Situation};
 use crate::record::{After, Change, Next, Record, StateWord};
@@ -86,13 +86,13 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq)]
 enum Stage {
     /// The ticket is here, the journal not read yet.
-    Judging { reads: u32 },
+    Judging,
     /// `claimed` is on its way.
     Claiming { record: Box<Record> },
     /// The journal says that it runs here.
     Running,
     /// Its processes are gone, its end is on its way.
-    Ending { gone: Gone, next: Next },
+    Ending { gone: Gone },
     /// Another decision holds; its processes are being ended.
     Superseded,
     /// Nothing is left to do.
@@ -110,19 +110,37 @@ pub struct Attempt {
     /// The job as asked for.
     pub spec: JobSpec,
     ticket: Option<Ticket>,
+    /// The term of the machine's lease that a claim is made under.
+    term: u64,
+    /// When its ticket was delivered, by the machine's clock.
+    since: Option<Time>,
+    /// Readings of a ticket's journal that did not bear it out.
+    reads: u32,
     /// The attempt's number and the losses before it, once claimed.
     no: u32,
     losses: u32,
+    /// Whether `losses` is known: an executor does not keep it.
+    learned: bool,
     /// The journal's last sequence as far as this attempt has adopted it.
     known: u64,
     claimed: Option<u64>,
     epoch: u64,
     cancel_requested: bool,
+    /// The operator's wish may be in the journal already, beyond a claim that is on its way.
+    look_for_cancel: bool,
+    /// A pause is on: one is enough.
+    pausing: bool,
+    /// The sequence that an append on its way expects.
+    appending: Option<u64>,
+    /// Readings in a row that showed no journal at all.
+    blanks: u32,
     stage: Stage,
 }
 
 impl Attempt {
-    /// The attempt that a delivered ticket may become, and the first things to do.
+    /// The attempt that a delivered ticket may become, and the first things to do. A ticket that
+    /// was not handed in here within [`ticket::CLAIM_FRESH`] of its delivery is to be dropped
+    /// instead: the server has given it to another machine since.
     #[must_use]
     pub fn deliver(me: MachineId, id: AttemptId, ticket: Ticket) -> (Self, Vec<Effect>) {
         let attempt = Self {
@@ -130,42 +148,62 @@ impl Attempt {
             job: ticket.job,
             id,
             spec: (*ticket.spec).clone(),
+            term: 0,
+            since: None,
+            reads: 0,
             no: 0,
             losses: 0,
+            learned: true,
             known: ticket.after,
             claimed: None,
             epoch: ticket.epoch,
             cancel_requested: false,
-            stage: Stage::Judging { reads: 0 },
+            look_for_cancel: false,
+            pausing: false,
+            appending: None,
+            blanks: 0,
+            stage: Stage::Judging,
             ticket: Some(ticket),
         };
         (attempt, vec![Effect::Read])
     }
 
+    /// The same under this term of the machine's lease ([`crate::lease::LeaseRecord::term`]), for
+    /// a ticket that was delivered at `now`. To be said before anything else happens to it.
+    #[must_use]
+    pub fn under_lease(mut self, term: u64, now: Time) -> Self {
+        self.term = term;
+        self.since = Some(now);
+        self
+    }
+
     /// The attempt that a restarted agent finds at its executor, running or ended.
     #[must_use]
     pub fn adopt(me: MachineId, found: Found, gone: Option<Gone>) -> (Self, Vec<Effect>) {
-        let mut attempt = Self {
+        let claimed = token_seq(found.token);
+        let attempt = Self {
             me,
             job: found.job,
             id: found.attempt,
             spec: found.spec,
             ticket: None,
+            term: 0,
+            since: None,
+            reads: 0,
             no: found.no,
             losses: 0,
-            known: found.token & ((1 << 40) - 1),
-            claimed: Some(found.token & ((1 << 40) - 1)),
-            epoch: found.token >> 40,
+            learned: false,
+            known: claimed,
+            claimed: Some(claimed),
+            epoch: token_epoch(found.token),
             cancel_requested: false,
-            stage: Stage::Running,
+            look_for_cancel: false,
+            pausing: false,
+            appending: None,
+            blanks: 0,
+            // What follows reads the journal first: the attempt may have been taken over.
+            stage: gone.map_or(Stage::Running, |gone| Stage::Ending { gone }),
         };
-        if let Some(gone) = gone {
-            // The next step reads the journal first: the attempt may have been taken over.
-            attempt.stage = Stage::Ending {
-                gone,
-                next: Next::End,
-            };
-        }
         (attempt, vec![Effect::ReadAll])
     }
 
@@ -179,6 +217,13 @@ impl Attempt {
     #[must_use]
     pub fn is_running(&self) -> bool {
         matches!(self.stage, Stage::Running | Stage::Superseded)
+    }
+
+    /// Whether this machine answers for it: it is claimed, or may be. To be named in `held` when
+    /// the lease is taken.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        !matches!(self.stage, Stage::Judging | Stage::Done)
     }
 
     /// Whether it is over.
@@ -202,31 +247,58 @@ impl Attempt {
     /// Takes in what happened and says what to do, in order. `now` is the machine's clock, `draw` a
     /// random number in 0..1.
     pub fn on(&mut self, input: Input, now: Time, draw: f64) -> Vec<Effect> {
+        self.since.get_or_insert(now);
+        if matches!(input, Input::Again) {
+            self.pausing = false;
+        }
+        // Which append this answers, if one: a re-read that comes by in between answers none.
+        let refused = match input {
+            Input::Appended(_) | Input::Refused(_) | Input::NoAnswer => self.appending.take(),
+            _ => None,
+        };
         match (&self.stage, input) {
-            (Stage::Judging { .. }, Input::Tip(tip)) => self.judge(tip.as_ref(), now),
-            (Stage::Judging { .. }, Input::NoAnswer) => vec![Effect::Pause],
-            (Stage::Judging { .. }, Input::Again) => vec![Effect::Read],
+            (Stage::Judging, Input::Tip(tip)) => self.judge(tip.as_ref(), None, now),
+            (Stage::Judging, Input::NoAnswer) => self.pause(),
+            (Stage::Judging, Input::Again) => match self.held_for(now) {
+                // Another machine has the ticket by now; this one's delivery means nothing.
+                held if held > ticket::CLAIM_FRESH => self.finish(Vec::new()),
+                _ => vec![Effect::Read],
+            },
 
             (Stage::Claiming { .. }, Input::Appended(seq)) => self.claimed_at(seq, seq),
             (Stage::Claiming { .. }, Input::Refused(reading) | Input::Reread(reading)) => {
-                self.claim_refused(&reading, now)
+                self.claim_read(&reading, refused, now)
             }
-            (Stage::Claiming { .. }, Input::NoAnswer) => vec![Effect::Pause],
-            (Stage::Claiming { record }, Input::Again) => vec![Effect::Append(record.clone())],
+            (Stage::Claiming { .. }, Input::NoAnswer) => self.pause(),
+            (Stage::Claiming { .. }, Input::CancelAsked) => {
+                self.look_for_cancel = true;
+                Vec::new()
+            }
+            (Stage::Claiming { record }, Input::Again) => {
+                // A first record would make a job anew that ended and was purged meanwhile.
+                if record.prev == 0 && self.held_for(now) > ticket::CLAIM_FRESH {
+                    return vec![Effect::ReadAll];
+                }
+                let record = record.clone();
+                self.append(record)
+            }
 
             (Stage::Running, Input::CancelAsked) => vec![Effect::ReadAll],
-            (Stage::Running, Input::Gone(gone)) => self.ended(gone, now, draw),
+            (Stage::Running, Input::Gone(gone)) => {
+                self.stage = Stage::Ending { gone };
+                self.end(now, draw)
+            }
             (Stage::Running, Input::Refused(reading) | Input::Reread(reading)) => {
-                self.reread(&reading)
+                self.running_read(&reading)
             }
             (Stage::Running, Input::Again) => vec![Effect::ReadAll],
-            (Stage::Running, Input::NoAnswer) => vec![Effect::Pause],
+            (Stage::Running, Input::NoAnswer) => self.pause(),
 
             (Stage::Ending { .. }, Input::Appended(_)) => self.finish(vec![Effect::Forget]),
             (Stage::Ending { .. }, Input::Refused(reading) | Input::Reread(reading)) => {
-                self.end_refused(&reading, now, draw)
+                self.end_read(&reading, refused, now, draw)
             }
-            (Stage::Ending { .. }, Input::NoAnswer) => vec![Effect::Pause],
+            (Stage::Ending { .. }, Input::NoAnswer) => self.pause(),
             (Stage::Ending { .. }, Input::Again) => vec![Effect::ReadAll],
 
             (Stage::Superseded, Input::Gone(gone)) => {
@@ -237,44 +309,85 @@ impl Attempt {
         }
     }
 
-    fn judge(&mut self, tip: Option<&Tip>, now: Time) -> Vec<Effect> {
+    fn held_for(&self, now: Time) -> std::time::Duration {
+        self.since
+            .map_or(std::time::Duration::ZERO, |at| now.since(at))
+    }
+
+    /// One pause at a time, however many answers fail to come.
+    fn pause(&mut self) -> Vec<Effect> {
+        if std::mem::replace(&mut self.pausing, true) {
+            return Vec::new();
+        }
+        vec![Effect::Pause]
+    }
+
+    fn append(&mut self, record: Box<Record>) -> Vec<Effect> {
+        self.appending = Some(record.prev);
+        vec![Effect::Append(record)]
+    }
+
+    fn judge(&mut self, tip: Option<&Tip>, refused: Option<u64>, now: Time) -> Vec<Effect> {
         let Some(ticket) = self.ticket.clone() else {
             return self.finish(Vec::new());
         };
         match ticket::judge(&ticket, &self.me, tip) {
-            Verdict::Claim { expect, no, losses } => self.claim(&ticket, expect, no, losses, now),
+            // The append was refused over a record that this reading does not show yet.
+            Verdict::Claim { expect, .. } if refused == Some(expect) => self.pause(),
+            Verdict::Claim { expect: 0, .. } if self.held_for(now) > ticket::CLAIM_FRESH => {
+                self.too_late(now)
+            }
+            verdict @ Verdict::Claim { .. } => self.claim(&ticket, &verdict, now),
             Verdict::Stale => self.finish(vec![Effect::Ack]),
             Verdict::NotMine => self.finish(Vec::new()),
-            Verdict::GiveBack => self.finish(vec![Effect::GiveBack]),
-            Verdict::ReadAgain => {
-                let Stage::Judging { reads } = &mut self.stage else {
-                    return Vec::new();
-                };
-                *reads += 1;
-                match *reads {
-                    n if n < ticket::READ_AGAIN_MAX => vec![Effect::Pause],
-                    // The journal it refers to was purged: nothing can come of it.
-                    _ if tip.is_none() => self.finish(vec![Effect::Ack]),
-                    _ => self.finish(vec![Effect::GiveBack]),
+            // A claim may be on its way, or there already: go on until that is known.
+            _ if self.stage != Stage::Judging => self.pause(),
+            Verdict::ReadAgain | Verdict::Early => {
+                self.reads += 1;
+                if self.reads < ticket::READ_AGAIN_MAX {
+                    return self.pause();
                 }
+                // Whatever comes of the job has the keeper to publish a ticket for it, but for a
+                // new one: of that this ticket is all there is.
+                let done = if ticket.after == 0 {
+                    Effect::GiveBack
+                } else {
+                    Effect::Ack
+                };
+                self.finish(vec![done])
             }
         }
     }
 
-    fn claim(
-        &mut self,
-        ticket: &Ticket,
-        expect: u64,
-        no: u32,
-        losses: u32,
-        now: Time,
-    ) -> Vec<Effect> {
+    /// There is no journal, and this machine has had the ticket for long: the job may have run and
+    /// been purged meanwhile, and is not claimed anew. Whoever has the ticket now goes on; a claim
+    /// that is still on its way has as long again to arrive.
+    fn too_late(&mut self, now: Time) -> Vec<Effect> {
+        if self.stage == Stage::Judging || self.held_for(now) > ticket::CLAIM_FRESH * 2 {
+            self.finish(Vec::new())
+        } else {
+            self.pause()
+        }
+    }
+
+    fn claim(&mut self, ticket: &Ticket, verdict: &Verdict, now: Time) -> Vec<Effect> {
+        let &Verdict::Claim {
+            expect,
+            no,
+            losses,
+            named,
+        } = verdict
+        else {
+            return Vec::new();
+        };
         (self.no, self.losses, self.known) = (no, losses, expect);
-        let change = |spec| Change::Claimed {
+        let change = |spec: Option<Box<JobSpec>>| Change::Claimed {
             attempt: self.id,
             no,
             ticket: ticket.ticket,
             epoch: self.epoch,
+            target: (!named && spec.is_none()).then(|| ticket.target.clone()),
+            lease: self.term,
             spec,
         };
         let record = if expect == 0 {
@@ -295,10 +408,11 @@ impl Attempt {
                 after: self.after_claim(),
             }
         };
+        let record = Box::new(record);
         self.stage = Stage::Claiming {
-            record: Box::new(record.clone()),
+            record: record.clone(),
         };
-        vec![Effect::Append(Box::new(record))]
+        self.append(record)
     }
 
     fn after_claim(&self) -> After {
@@ -316,20 +430,24 @@ impl Attempt {
         self.claimed = Some(claimed);
         self.known = known;
         self.stage = Stage::Running;
-        vec![
+        let mut effects = vec![
             Effect::Ack,
             Effect::Start {
                 token: token(self.epoch, claimed),
                 no: self.no,
             },
-        ]
+        ];
+        if self.look_for_cancel {
+            effects.push(Effect::ReadAll);
+        }
+        effects
     }
 
-    fn claim_refused(&mut self, reading: &Reading, now: Time) -> Vec<Effect> {
-        match ticket::refused(self.id, self.known, false, reading) {
+    fn claim_read(&mut self, reading: &Reading, refused: Option<u64>, now: Time) -> Vec<Effect> {
+        match ticket::refused(self.id, &self.me, self.claimed, self.known, reading) {
             Refused::GoOn {
                 seq,
-                claimed: Some(claimed),
+                claimed,
                 cancel,
             } => {
                 let mut effects = self.claimed_at(claimed, seq);
@@ -340,37 +458,59 @@ impl Attempt {
                 }
                 effects
             }
-            Refused::NotClaimed => {
-                self.stage = Stage::Judging { reads: 0 };
-                self.judge(reading.tip.as_ref(), now)
+            Refused::NotClaimed if self.appending.is_some() => {
+                // Its own append is still on its way and will tell.
+                Vec::new()
             }
-            Refused::Ended { .. } | Refused::Fenced | Refused::GoOn { claimed: None, .. } => {
-                self.finish(vec![Effect::Ack])
-            }
+            Refused::NotClaimed => self.judge(reading.tip.as_ref(), refused, now),
+            Refused::Ended { .. } | Refused::Fenced => self.finish(vec![Effect::Ack]),
+            Refused::Blank | Refused::Unclear => self.pause(),
         }
     }
 
     /// An adopted attempt learns from its own claim what the executor does not keep.
     fn learn(&mut self, reading: &Reading) {
         if let Some(own) = &reading.own
+            && own.readable
             && own.about == Some(self.id)
             && !own.ends
         {
             (self.no, self.losses) = (own.after.attempts, own.after.losses);
+            self.learned = true;
         }
     }
 
-    fn reread(&mut self, reading: &Reading) -> Vec<Effect> {
+    /// What a reading means for an attempt that is claimed: as [`ticket::refused`], but no journal
+    /// at all is believed only when it is seen again and again.
+    fn read(&mut self, reading: &Reading) -> Refused {
         self.learn(reading);
-        match ticket::refused(self.id, self.known, true, reading) {
+        match ticket::refused(self.id, &self.me, self.claimed, self.known, reading) {
+            Refused::Blank => {
+                self.blanks += 1;
+                if self.blanks < ticket::READ_AGAIN_MAX {
+                    Refused::Unclear
+                } else {
+                    Refused::Fenced
+                }
+            }
+            said => {
+                self.blanks = 0;
+                said
+            }
+        }
+    }
+
+    fn running_read(&mut self, reading: &Reading) -> Vec<Effect> {
+        match self.read(reading) {
             Refused::GoOn { seq, cancel, .. } => {
-                self.known = self.known.max(seq);
+                self.known = seq;
                 if cancel && !self.cancel_requested {
                     self.cancel_requested = true;
                     return vec![Effect::Cancel];
                 }
                 Vec::new()
             }
+            Refused::Unclear | Refused::Blank => self.pause(),
             Refused::Fenced | Refused::NotClaimed | Refused::Ended { .. } => {
                 self.stage = Stage::Superseded;
                 vec![Effect::Fence]
@@ -378,7 +518,14 @@ impl Attempt {
         }
     }
 
-    fn ended(&mut self, gone: Gone, now: Time, draw: f64) -> Vec<Effect> {
+    /// Appends the end, as far as it is known what the journal has to say about it.
+    fn end(&mut self, now: Time, draw: f64) -> Vec<Effect> {
+        let Stage::Ending { gone } = self.stage.clone() else {
+            return Vec::new();
+        };
+        if !self.learned {
+            return vec![Effect::ReadAll];
+        }
         let next = policy::next(
             &gone.outcome,
             &Situation {
@@ -391,21 +538,21 @@ impl Attempt {
                 draw,
             },
         );
-        let state = match (&next, crate::job::terminal_word(&gone.outcome)) {
-            (Next::End, word) => word,
-            (Next::Backoff { .. }, _) => StateWord::Backoff,
-            (Next::Ask { .. }, _) => StateWord::NeedsHuman,
+        let state = match &next {
+            Next::End => crate::job::terminal_word(&gone.outcome),
+            Next::Backoff { .. } => StateWord::Backoff,
+            Next::Ask { .. } => StateWord::NeedsHuman,
         };
         let losses = self.losses + u32::from(policy::counts_as_lost(&gone.outcome));
-        let record = Record {
+        self.append(Box::new(Record {
             prev: self.known,
             change: Change::Ended {
                 attempt: self.id,
-                outcome: gone.outcome.clone(),
+                outcome: gone.outcome,
                 output: gone.output,
                 started_at: gone.started_at,
                 ended_at: gone.ended_at,
-                next: next.clone(),
+                next,
             },
             after: After {
                 state,
@@ -415,23 +562,35 @@ impl Attempt {
                 attempts: self.no,
                 losses,
             },
-        };
-        self.stage = Stage::Ending { gone, next };
-        vec![Effect::Append(Box::new(record))]
+        }))
     }
 
-    fn end_refused(&mut self, reading: &Reading, now: Time, draw: f64) -> Vec<Effect> {
-        let Stage::Ending { gone, .. } = self.stage.clone() else {
+    fn end_read(
+        &mut self,
+        reading: &Reading,
+        refused: Option<u64>,
+        now: Time,
+        draw: f64,
+    ) -> Vec<Effect> {
+        let Stage::Ending { gone } = self.stage.clone() else {
             return Vec::new();
         };
-        self.learn(reading);
-        match ticket::refused(self.id, self.known, true, reading) {
+        match self.read(reading) {
             Refused::Ended { .. } => self.finish(vec![Effect::Forget]),
             Refused::GoOn { seq, cancel, .. } => {
-                self.known = self.known.max(seq);
+                self.known = seq;
                 self.cancel_requested |= cancel;
-                self.ended(gone, now, draw)
+                if self.appending.is_some() {
+                    // One is on its way and will tell.
+                    Vec::new()
+                } else if refused == Some(seq) || !self.learned {
+                    // A read that is older than what refused the append, or than the claim.
+                    self.pause()
+                } else {
+                    self.end(now, draw)
+                }
             }
+            Refused::Unclear | Refused::Blank => self.pause(),
             Refused::Fenced | Refused::NotClaimed => {
                 self.finish(vec![Effect::Superseded(Some(gone.outcome)), Effect::Forget])
             }

@@ -20,6 +20,18 @@ pub fn token(epoch: u64, seq: u64) -> u64 {
     (epoch << EPOCH_SHIFT) | (seq & ((1 << EPOCH_SHIFT) - 1))
 }
 
+/// The sequence in a fencing token.
+#[must_use]
+pub fn token_seq(token: u64) -> u64 {
+    token & ((1 << EPOCH_SHIFT) - 1)
+}
+
+/// The epoch in a fencing token.
+#[must_use]
+pub fn token_epoch(token: u64) -> u64 {
+    token >> EPOCH_SHIFT
+}
+
 /// The attempt that may still write an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
@@ -130,6 +142,8 @@ pub struct Attempt {
     pub machine: MachineId,
     /// Its fencing token.
     pub token: u64,
+    /// The term of its machine's lease that it was claimed under, 0 where that is not known.
+    pub lease: u64,
     /// When it was claimed, by its machine's clock.
     pub claimed_at: Time,
     /// When its process was started, once that is known.
@@ -177,6 +191,12 @@ pub enum Void {
         said: StateWord,
         /// What holds.
         is: StateWord,
+    },
+    /// A claim of a job that is pinned to another machine.
+    #[error("the job is pinned to another machine than {machine}")]
+    Pin {
+        /// Who claimed it.
+        machine: MachineId,
     },
     /// A first record without the job itself.
     #[error("it is the first record and does not say what the job is")]
@@ -353,9 +373,13 @@ impl Job {
                 cause,
                 ..
             } => {
-                if matches!(self.state, JobState::Running { .. })
-                    || (before.is_terminal() && *writer == Writer::Keeper)
-                {
+                // The keeper only sends on its way what waits already; decisions are the operator's.
+                let possible = match self.state {
+                    JobState::Running { .. } => false,
+                    JobState::Queued { .. } | JobState::Backoff { .. } => true,
+                    _ => *writer == Writer::Operator,
+                };
+                if !possible {
                     return Err(impossible());
                 }
                 self.target = target.clone();
@@ -367,11 +391,29 @@ impl Job {
                 };
             }
             Change::Claimed {
-                attempt, no, epoch, ..
+                attempt,
+                no,
+                ticket,
+                epoch,
+                target,
+                lease,
+                ..
             } => {
                 let Writer::Machine(machine) = writer else {
                     return Err(impossible());
                 };
+                // The ticket in the journal waits where the journal says, whatever the claim says.
+                let queued =
+                    matches!(&self.state, JobState::Queued { ticket: t, .. } if t == ticket);
+                let target = match target {
+                    Some(target) if !queued => target.clone(),
+                    _ => self.target.clone(),
+                };
+                if matches!(&target, Target::Pin(pinned) if pinned != machine) {
+                    return Err(Void::Pin {
+                        machine: machine.clone(),
+                    });
+                }
                 if !matches!(
                     self.state,
                     JobState::Queued { .. } | JobState::Backoff { .. }
@@ -389,12 +431,14 @@ impl Job {
                     no: *no,
                     machine: machine.clone(),
                     token: open.token,
+                    lease: *lease,
                     claimed_at: time,
                     started_at: None,
                     ended_at: None,
                     outcome: None,
                     output: OutputCount::default(),
                 });
+                self.target = target;
                 self.state = JobState::Running {
                     open,
                     cancel_requested: false,

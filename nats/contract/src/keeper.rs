@@ -24,12 +24,16 @@ pub const ACT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most acts handed out at once; the rest is due again at once.
 pub const ACTS_MAX: usize = 256;
 
+/// Ended jobs younger than this are kept whatever their number: a machine that sleeps on a ticket
+/// for less finds the journal there, and for longer gives it up ([`crate::ticket::CLAIM_FRESH`]).
+pub const PURGE_AGE_MIN: Duration = Duration::from_secs(60);
+
 /// How long ended jobs are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// At most this long after their end.
     pub age: Duration,
-    /// At most this many.
+    /// At most this many, and those that ended less than [`PURGE_AGE_MIN`] ago.
     pub count: usize,
 }
 
@@ -101,14 +105,40 @@ struct Kept {
     busy_until: Option<Time>,
     check_pause: Duration,
     check_at: Time,
-    /// When the fold saw it end, by the keeper's clock.
+    /// When the hub stored its last record.
+    stored: Time,
+    /// When the hub stored the record that ended it.
     ended_at: Option<Time>,
+    /// The machine whose lease decides about its open attempt, as it stands in `running`.
+    runs_on: Option<MachineId>,
 }
 
-#[derive(Debug, Clone, Copy)]
+impl Kept {
+    /// When the next attempt is due. The writer's clock may be off by years, so that its word is
+    /// taken only as far as any backoff goes.
+    fn backoff_due(&self, until: Time) -> Time {
+        until.min(self.stored.plus(policy::BACKOFF_MAX))
+    }
+}
+
+#[derive(Debug, Clone)]
 struct LeaseSeen {
     seq: u64,
     at: BootTime,
+    record: LeaseRecord,
+}
+
+impl LeaseSeen {
+    /// Whether an agent holds it, as far as the stream says.
+    fn is_held(&self) -> bool {
+        matches!(
+            self.record,
+            LeaseRecord::Agent {
+                released: false,
+                ..
+            }
+        )
+    }
 }
 
 /// The keeper.
@@ -118,11 +148,15 @@ pub struct Keeper {
     retention: Retention,
     jobs: HashMap<JobId, Kept>,
     deadlines: BTreeSet<(Time, JobId)>,
+    /// Ended jobs by the time of their end, and of them those that go as soon as they may.
     ended: BTreeSet<(Time, JobId)>,
+    surplus: BTreeSet<(Time, JobId)>,
     running: BTreeMap<MachineId, BTreeSet<JobId>>,
     leases: BTreeMap<MachineId, LeaseSeen>,
     taking: BTreeMap<MachineId, BootTime>,
     urgent: Vec<Act>,
+    /// The last random draw it was given.
+    draw: f64,
 }
 
 impl Keeper {
@@ -135,10 +169,12 @@ impl Keeper {
             jobs: HashMap::new(),
             deadlines: BTreeSet::new(),
             ended: BTreeSet::new(),
+            surplus: BTreeSet::new(),
             running: BTreeMap::new(),
             leases: BTreeMap::new(),
             taking: BTreeMap::new(),
             urgent: Vec::new(),
+            draw: 0.0,
         }
     }
 
@@ -182,12 +218,24 @@ impl Keeper {
                         busy_until: None,
                         check_pause: TICKET_CHECK_FIRST,
                         check_at: stored.plus(TICKET_CHECK_FIRST),
+                        stored,
                         ended_at: None,
+                        runs_on: None,
                     };
                     self.jobs.insert(id, kept);
                     Applied::Changed
                 }
-                Err(void) => return Applied::Void(void),
+                Err(void) => {
+                    if matches!(writer, Writer::Machine(_)) {
+                        // No machine begins a journal with this. It would keep the job's own first
+                        // record out for ever.
+                        self.urgent.push(Act::Purge {
+                            job: id,
+                            up_to: seq,
+                        });
+                    }
+                    return Applied::Void(void);
+                }
             },
         };
         if applied != Applied::Duplicate {
@@ -196,35 +244,20 @@ impl Keeper {
         applied
     }
 
-    /// Takes in a lease's next record.
+    /// Takes in a lease's next record. What it gives up ([`LeaseRecord::gives_up`]) is due to be
+    /// lost.
     pub fn lease(&mut self, record: &LeaseRecord, seq: u64, at: BootTime) {
-        let (LeaseRecord::Agent { machine, .. } | LeaseRecord::Hub { machine }) = record;
-        let seen = self
-            .leases
-            .entry(machine.clone())
-            .or_insert(LeaseSeen { seq: 0, at });
-        if seq > seen.seq {
-            *seen = LeaseSeen { seq, at };
-            self.taking.remove(machine);
+        let machine = record.machine();
+        if self.leases.get(machine).is_some_and(|seen| seen.seq >= seq) {
+            return;
         }
-    }
-
-    /// The hub's own record is stored on the machine's lease: what ran there is lost.
-    pub fn lease_taken(
-        &mut self,
-        machine: &MachineId,
-        seq: u64,
-        at: BootTime,
-        now: Time,
-        draw: f64,
-    ) {
-        self.lease(
-            &LeaseRecord::Hub {
-                machine: machine.clone(),
-            },
+        let seen = LeaseSeen {
             seq,
             at,
-        );
+            record: record.clone(),
+        };
+        self.leases.insert(machine.clone(), seen);
+        self.taking.remove(machine);
         let jobs: Vec<JobId> = self
             .running
             .get(machine)
@@ -233,35 +266,65 @@ impl Keeper {
             .copied()
             .collect();
         for id in jobs {
-            let Some(job) = self.job(id) else { continue };
-            let JobState::Running {
-                open,
-                cancel_requested,
-            } = &job.state
-            else {
-                continue;
-            };
-            let next = policy::next_after_lost_lease(&Situation {
-                spec: &job.spec,
-                machine,
-                attempts: job.after().attempts,
-                losses: job.losses,
-                cancel_requested: *cancel_requested,
-                now,
-                draw,
-            });
-            let change = Change::Lost {
-                attempt: open.attempt,
-                reason: format!("the lease of {machine} is over"),
-                next,
-            };
-            if let Ok(record) = job.record(now, &Writer::Keeper, change) {
-                self.urgent.push(Act::Append {
-                    job: id,
-                    record: Box::new(record),
-                });
-            }
+            self.schedule(id);
         }
+    }
+
+    /// The hub's own record is stored on the machine's lease: what ran there is lost. `draw` is a
+    /// random number in 0..1.
+    pub fn lease_taken(
+        &mut self,
+        machine: &MachineId,
+        seq: u64,
+        at: BootTime,
+        _now: Time,
+        draw: f64,
+    ) {
+        self.draw = draw;
+        let machine = machine.clone();
+        self.lease(&LeaseRecord::Hub { machine }, seq, at);
+    }
+
+    /// Whether the job's open attempt is nobody's any more.
+    fn given_up(&self, job: &Job) -> bool {
+        let (JobState::Running { open, .. }, Some(attempt)) = (&job.state, job.attempt()) else {
+            return false;
+        };
+        self.leases
+            .get(&open.machine)
+            .is_some_and(|seen| seen.record.gives_up(seen.seq, attempt.lease, open.attempt))
+    }
+
+    fn lost(&self, job: &Job, now: Time) -> Option<Act> {
+        let JobState::Running {
+            open,
+            cancel_requested,
+        } = &job.state
+        else {
+            return None;
+        };
+        let machine = &open.machine;
+        let taken = self.leases.get(machine).is_some_and(|seen| !seen.is_held());
+        let reason = if taken {
+            format!("the lease of {machine} is over")
+        } else {
+            format!("the agent of {machine} was started anew and does not know it")
+        };
+        let next = policy::next_after_lost_lease(&Situation {
+            spec: &job.spec,
+            machine,
+            attempts: job.after().attempts,
+            losses: job.losses,
+            cancel_requested: *cancel_requested,
+            now,
+            draw: self.draw,
+        });
+        let change = Change::Lost {
+            attempt: open.attempt,
+            reason,
+            next,
+        };
+        append(job, now, change)
     }
 
     /// The ticket that `revision` of the job waits by is gone.
@@ -325,19 +388,9 @@ impl Keeper {
             if at > now {
                 break;
             }
+            self.deadlines.pop_first();
             acts.extend(self.due_job(id, now));
-            self.touched_after_act(id, now);
-        }
-        while self.ended.len() > self.retention.count && acts.len() < ACTS_MAX {
-            let Some((_, id)) = self.ended.pop_first() else {
-                break;
-            };
-            if let Some(job) = self.job(id) {
-                acts.push(Act::Purge {
-                    job: id,
-                    up_to: job.last_seq,
-                });
-            }
+            self.schedule(id);
         }
         acts
     }
@@ -345,15 +398,14 @@ impl Keeper {
     /// How long until something is due, at the most; none while nothing ever will be.
     #[must_use]
     pub fn next_due(&self, now: Time, boot: BootTime) -> Option<Duration> {
-        if !self.urgent.is_empty() || self.ended.len() > self.retention.count {
+        if !self.urgent.is_empty() {
             return Some(Duration::ZERO);
         }
         let job = self.deadlines.first().map(|(at, _)| at.since(now));
         let lease = self
-            .running
-            .keys()
+            .watched()
             .map(|machine| {
-                let over = self.lease_seen(machine).at.plus(LEASE);
+                let over = self.lease_heard(machine).plus(LEASE);
                 let retry = self
                     .taking
                     .get(machine)
@@ -364,87 +416,89 @@ impl Keeper {
         job.into_iter().chain(lease).min()
     }
 
-    /// Marks the oldest `count` ended jobs to be purged, because the journal nears its limit.
+    /// Marks the oldest `count` ended jobs to be purged as soon as they may, because the journal
+    /// nears its limit.
     pub fn purge_oldest(&mut self, count: usize) {
-        for _ in 0..count {
-            let Some((_, id)) = self.ended.pop_first() else {
-                break;
-            };
-            if let Some(job) = self.job(id) {
-                let up_to = job.last_seq;
-                self.urgent.push(Act::Purge { job: id, up_to });
-            }
-        }
+        self.shed(count.saturating_sub(self.surplus.len()));
     }
 
-    fn lease_seen(&self, machine: &MachineId) -> LeaseSeen {
-        let unseen = LeaseSeen {
-            seq: 0,
-            at: self.started,
-        };
-        let seen = self.leases.get(machine).copied().unwrap_or(unseen);
-        // Counted anew after a start: nobody heard the renewals in between.
-        LeaseSeen {
-            at: seen.at.max(self.started),
-            ..seen
-        }
+    /// Machines whose leases can be over: those that hold one, so that another instance may take
+    /// it some day, and those that run jobs.
+    fn watched(&self) -> impl Iterator<Item = &MachineId> {
+        let held = self
+            .leases
+            .iter()
+            .filter(|(_, seen)| seen.is_held())
+            .map(|(machine, _)| machine);
+        // A lease that the hub has taken already is over once and for all.
+        let running = self.running.keys().filter(|machine| {
+            !self.leases.get(*machine).is_some_and(|seen| {
+                seen.is_held() || matches!(seen.record, LeaseRecord::Hub { .. })
+            })
+        });
+        held.chain(running)
+    }
+
+    /// When the machine's lease was last heard of. Counted anew after a start: nobody heard the
+    /// renewals in between.
+    fn lease_heard(&self, machine: &MachineId) -> BootTime {
+        self.leases
+            .get(machine)
+            .map_or(self.started, |seen| seen.at.max(self.started))
     }
 
     fn due_leases(&mut self, boot: BootTime, acts: &mut Vec<Act>) {
-        for machine in self.running.keys().cloned().collect::<Vec<_>>() {
-            let seen = self.lease_seen(&machine);
-            let waiting = self
-                .taking
-                .get(&machine)
-                .is_some_and(|at| boot.since(*at) < ACT_TIMEOUT);
-            if boot.since(seen.at) >= LEASE && !waiting {
-                self.taking.insert(machine.clone(), boot);
-                acts.push(Act::TakeLease {
-                    machine,
-                    expect: seen.seq,
-                });
-            }
+        let over: Vec<MachineId> = self
+            .watched()
+            .filter(|machine| boot.since(self.lease_heard(machine)) >= LEASE)
+            .filter(|machine| {
+                self.taking
+                    .get(*machine)
+                    .is_none_or(|at| boot.since(*at) >= ACT_TIMEOUT)
+            })
+            .cloned()
+            .collect();
+        for machine in over {
+            let expect = self.leases.get(&machine).map_or(0, |seen| seen.seq);
+            self.taking.insert(machine.clone(), boot);
+            acts.push(Act::TakeLease { machine, expect });
         }
     }
 
+    /// What the job whose deadline has come wants done. Whatever that is, it is not due again at
+    /// once.
     fn due_job(&mut self, id: JobId, now: Time) -> Option<Act> {
-        let kept = self.jobs.get_mut(&id)?;
-        if kept.busy_until.is_some_and(|until| until > now) {
-            return None;
-        }
+        let kept = self.jobs.get(&id)?;
         let job = &kept.job;
-        let append = |change| {
-            let record = job.record(now, &Writer::Keeper, change).ok()?;
-            Some(Act::Append {
-                job: id,
-                record: Box::new(record),
-            })
+        let issue = |cause| Act::Issue {
+            job: id,
+            after: job.last_seq,
+            target: job.target.clone(),
+            cause,
         };
+        let mut check = None;
         let act = if job.void_on_top {
-            append(Change::Restated {})
+            append(job, now, Change::Restated {})
         } else {
             match &job.state {
                 JobState::Queued { .. }
                     if job.attempts.is_empty() && job.spec.expires_at() <= now =>
                 {
-                    append(Change::Expired {})
+                    append(job, now, Change::Expired {})
                 }
                 JobState::Queued { work_seq, .. } => {
-                    kept.check_pause = (kept.check_pause * 2).min(TICKET_CHECK_MAX);
-                    kept.check_at = now.plus(kept.check_pause);
-                    return Some(Act::CheckTicket {
+                    check = Some((kept.check_pause * 2).min(TICKET_CHECK_MAX));
+                    Some(Act::CheckTicket {
                         job: id,
                         revision: job.last_seq,
                         target: job.target.clone(),
                         work_seq: *work_seq,
-                    });
+                    })
                 }
-                JobState::Backoff { until } if *until <= now => Some(Act::Issue {
-                    job: id,
-                    after: job.last_seq,
-                    target: job.target.clone(),
-                    cause: Cause::Backoff,
-                }),
+                JobState::Backoff { until } if kept.backoff_due(*until) <= now => {
+                    Some(issue(Cause::Backoff))
+                }
+                JobState::Running { .. } if self.given_up(job) => self.lost(job, now),
                 state if state.word().is_terminal() => Some(Act::Purge {
                     job: id,
                     up_to: job.last_seq,
@@ -452,69 +506,116 @@ impl Keeper {
                 _ => None,
             }
         };
-        if act.is_some() {
+        let kept = self.jobs.get_mut(&id)?;
+        if let Some(pause) = check {
+            kept.check_pause = pause;
+            kept.check_at = now.plus(pause);
+        } else {
             kept.busy_until = Some(now.plus(ACT_TIMEOUT));
         }
         act
     }
 
-    /// Indexes the job anew after a record of it.
-    fn touched(&mut self, id: JobId, now: Time) {
+    /// Indexes the job anew after a record of it that was stored at `stored`.
+    fn touched(&mut self, id: JobId, stored: Time) {
         let Some(kept) = self.jobs.get_mut(&id) else {
             return;
         };
         kept.busy_until = None;
         kept.check_pause = TICKET_CHECK_FIRST;
-        kept.check_at = now.plus(TICKET_CHECK_FIRST);
+        kept.check_at = stored.plus(TICKET_CHECK_FIRST);
+        kept.stored = stored;
         let terminal = kept.job.state.word().is_terminal();
-        if let (Some(at), false) = (kept.ended_at, terminal) {
-            self.ended.remove(&(at, id));
-            kept.ended_at = None;
-        } else if terminal && kept.ended_at.is_none() {
-            kept.ended_at = Some(now);
-            self.ended.insert((now, id));
+        let was_ended = kept.ended_at;
+        kept.ended_at = terminal.then(|| was_ended.unwrap_or(stored));
+        let runs_on = match &kept.job.state {
+            JobState::Running { open, .. } => Some(open.machine.clone()),
+            _ => None,
+        };
+        let was_on = std::mem::replace(&mut kept.runs_on, runs_on.clone());
+        let ended_at = kept.ended_at;
+        if was_ended != ended_at {
+            if let Some(at) = was_ended {
+                self.ended.remove(&(at, id));
+                self.surplus.remove(&(at, id));
+            }
+            if let Some(at) = ended_at {
+                self.ended.insert((at, id));
+            }
         }
-        self.running.retain(|_, jobs| {
-            jobs.remove(&id);
-            !jobs.is_empty()
-        });
-        if let Some(kept) = self.jobs.get(&id)
-            && let JobState::Running { open, .. } = &kept.job.state
-        {
-            self.running
-                .entry(open.machine.clone())
-                .or_default()
-                .insert(id);
+        if was_on != runs_on {
+            if let Some(machine) = &was_on {
+                self.leaves(id, machine);
+            }
+            if let Some(machine) = runs_on {
+                self.running.entry(machine).or_default().insert(id);
+            }
         }
-        self.touched_after_act(id, now);
+        self.schedule(id);
+        self.shed(self.ended.len().saturating_sub(self.retention.count));
     }
 
-    fn touched_after_act(&mut self, id: JobId, now: Time) {
-        let retention = self.retention.age;
-        let Some(kept) = self.jobs.get_mut(&id) else {
+    /// Sets the job's deadline from what is known of it.
+    fn schedule(&mut self, id: JobId) {
+        let Some(kept) = self.jobs.get(&id) else {
             return;
         };
-        if let Some(old) = kept.deadline.take() {
-            self.deadlines.remove(&(old, id));
-        }
         let job = &kept.job;
         let wanted = if job.void_on_top {
-            Some(now)
+            Some(kept.stored)
         } else {
             match &job.state {
                 JobState::Queued { .. } if job.attempts.is_empty() => {
                     Some(kept.check_at.min(job.spec.expires_at()))
                 }
                 JobState::Queued { .. } => Some(kept.check_at),
-                JobState::Backoff { until } => Some(*until),
-                state if state.word().is_terminal() => kept.ended_at.map(|at| at.plus(retention)),
+                JobState::Backoff { until } => Some(kept.backoff_due(*until)),
+                JobState::Running { .. } => self.given_up(job).then_some(kept.stored),
+                state if state.word().is_terminal() => kept.ended_at.map(|at| {
+                    let age = self.retention.age;
+                    at.plus(if self.surplus.contains(&(at, id)) {
+                        age.min(PURGE_AGE_MIN)
+                    } else {
+                        age
+                    })
+                }),
                 _ => None,
             }
         };
         // While an act is under way there is nothing to look at.
-        kept.deadline = wanted.map(|at| kept.busy_until.map_or(at, |busy| busy.max(at)));
-        if let Some(at) = kept.deadline {
+        let deadline = wanted.map(|at| kept.busy_until.map_or(at, |busy| busy.max(at)));
+        self.set_deadline(id, deadline);
+    }
+
+    /// Puts the oldest ended jobs over the limit among those that go as soon as they may.
+    fn shed(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((at, id)) = self.ended.pop_first() else {
+                return;
+            };
+            self.surplus.insert((at, id));
+            self.schedule(id);
+        }
+    }
+
+    fn set_deadline(&mut self, id: JobId, deadline: Option<Time>) {
+        let Some(kept) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if let Some(old) = std::mem::replace(&mut kept.deadline, deadline) {
+            self.deadlines.remove(&(old, id));
+        }
+        if let Some(at) = deadline {
             self.deadlines.insert((at, id));
+        }
+    }
+
+    fn leaves(&mut self, id: JobId, machine: &MachineId) {
+        if let Some(jobs) = self.running.get_mut(machine) {
+            jobs.remove(&id);
+            if jobs.is_empty() {
+                self.running.remove(machine);
+            }
         }
     }
 
@@ -524,14 +625,18 @@ impl Keeper {
         }
         if let Some(at) = kept.ended_at {
             self.ended.remove(&(at, id));
+            self.surplus.remove(&(at, id));
         }
-        if let JobState::Running { open, .. } = &kept.job.state
-            && let Some(jobs) = self.running.get_mut(&open.machine)
-        {
-            jobs.remove(&id);
-            if jobs.is_empty() {
-                self.running.remove(&open.machine);
-            }
+        if let Some(machine) = &kept.runs_on {
+            self.leaves(id, machine);
         }
     }
+}
+
+fn append(job: &Job, now: Time, change: Change) -> Option<Act> {
+    let record = job.record(now, &Writer::Keeper, change).ok()?;
+    Some(Act::Append {
+        job: job.id,
+        record: Box::new(record),
+    })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{InstanceId, MachineId};
+use crate::ids::{AttemptId, InstanceId, MachineId};
 
 /// How long a lease lasts after the keeper received its last record.
 pub const LEASE: Duration = Duration::from_secs(45);
@@ -58,12 +58,57 @@ pub enum LeaseRecord {
         /// Whether it gave the lease back (it stopped in order).
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         released: bool,
+        /// The sequence of the record by which this run of the agent took the lease: none in that
+        /// very record, and the same in every renewal of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        term: Option<u64>,
+        /// The attempts of earlier terms that the holder still answers for: all that its executor
+        /// knew when it took the lease and that it had claimed itself. The same in every renewal.
+        /// An earlier attempt that is not here is nobody's, and the keeper gives it up.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        held: Vec<AttemptId>,
     },
     /// The hub: the lease was over and its attempts may be taken over.
     Hub {
         /// The machine.
         machine: MachineId,
     },
+}
+
+impl LeaseRecord {
+    /// The machine.
+    #[must_use]
+    pub fn machine(&self) -> &MachineId {
+        match self {
+            Self::Agent { machine, .. } | Self::Hub { machine } => machine,
+        }
+    }
+
+    /// The term of the lease after this record at `seq`: the sequence of the record by which its
+    /// holder took it. It only grows, so that claims under an earlier one can be told apart
+    /// whatever order the two streams are read in.
+    ///
+    /// An agent takes the lease anew, and so begins a term, when it starts and whenever the hub
+    /// has taken it. Between making up `held` and the answer it judges no ticket.
+    #[must_use]
+    pub fn term(&self, seq: u64) -> u64 {
+        match self {
+            Self::Agent { term, .. } => term.unwrap_or(seq),
+            Self::Hub { .. } => seq,
+        }
+    }
+
+    /// Whether an attempt that was claimed under term `claimed` is given up by this record at
+    /// `seq`: nobody answers for it any more. 0 is a claim that does not say its term.
+    #[must_use]
+    pub fn gives_up(&self, seq: u64, claimed: u64, attempt: AttemptId) -> bool {
+        match self {
+            Self::Hub { .. } => claimed < seq,
+            Self::Agent { held, .. } => {
+                claimed != 0 && claimed < self.term(seq) && !held.contains(&attempt)
+            }
+        }
+    }
 }
 
 /// Whether an instance may take a machine's lease.
@@ -116,6 +161,8 @@ mod tests {
             instance: InstanceId::from_random([n; 10]),
             host: "host".to_owned(),
             released,
+            term: None,
+            held: Vec::new(),
         }
     }
 
@@ -136,6 +183,43 @@ mod tests {
             Acquire::Held {
                 host: "host".to_owned()
             }
+        );
+    }
+
+    #[test]
+    fn a_new_term_gives_up_what_its_holder_does_not_know() {
+        let known = AttemptId::from_random([1; 10]);
+        let unknown = AttemptId::from_random([2; 10]);
+        let mut record = agent(1, false);
+        let LeaseRecord::Agent { held, term, .. } = &mut record else {
+            unreachable!();
+        };
+        held.push(known);
+        *term = Some(20);
+        assert!(record.gives_up(25, 19, unknown));
+        assert!(!record.gives_up(25, 19, known), "it is held");
+        assert!(
+            !record.gives_up(25, 20, unknown),
+            "claimed in this very term"
+        );
+        assert!(
+            !record.gives_up(25, 30, unknown),
+            "this record is the older one"
+        );
+        assert!(!record.gives_up(25, 0, unknown), "the claim does not say");
+        assert_eq!(
+            agent(1, false).term(9),
+            9,
+            "the taking record begins the term"
+        );
+        let hub = LeaseRecord::Hub {
+            machine: "studio".parse().unwrap(),
+        };
+        assert!(hub.gives_up(25, 20, known));
+        assert!(hub.gives_up(25, 0, known));
+        assert!(
+            !hub.gives_up(25, 26, known),
+            "the agent has taken it back since"
         );
     }
 

@@ -159,6 +159,14 @@ pub enum Change {
         /// The hub's epoch: how often its store was rebuilt.
         #[serde(default)]
         epoch: u64,
+        /// Where the ticket waited, where that is not what the journal says: its issuer has yet
+        /// to append `queued`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<Target>,
+        /// The term of the machine's lease that it was claimed under
+        /// ([`crate::lease::LeaseRecord::term`]), 0 where the writer does not say.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        lease: u64,
         /// The job itself, where the claim is its first record.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         spec: Option<Box<JobSpec>>,
@@ -217,6 +225,10 @@ pub enum Change {
     },
     /// The keeper says again what holds, over a record that does not count.
     Restated {},
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Change {

@@ -3,6 +3,8 @@
 //! A ticket is a hint that a job can be had; the journal decides. The rules here were searched
 //! exhaustively in a bounded model: simpler ones get jobs stuck, doubled or run off their pin.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AttemptId, JobId, MachineId, TicketId, Writer};
@@ -12,9 +14,16 @@ use crate::spec::{JobSpec, Target};
 /// The kind of a ticket's envelope.
 pub const TICKET_KIND: &str = "ticket";
 
-/// How often one delivery of a ticket reads a journal that seems older than the ticket, before it
+/// How often one delivery of a ticket reads a journal that does not bear it out (yet), before it
+/// counts as an orphan; and how often in a row an open attempt finds no journal at all, before that
 /// counts as purged.
 pub const READ_AGAIN_MAX: u32 = 5;
+
+/// How long a machine may act on one delivery of a ticket: a claim that nobody answered is not
+/// simply repeated after this long, and given up after twice as long if the journal does not show
+/// it. A machine that slept on a ticket could else claim a job anew that ended and was purged
+/// meanwhile ([`crate::keeper::PURGE_AGE_MIN`] is longer).
+pub const CLAIM_FRESH: Duration = Duration::from_secs(10);
 
 /// A job that can be had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,14 +59,17 @@ pub struct Tip {
     pub ends: bool,
     /// What holds after it.
     pub after: After,
+    /// Whether the record could be read; if not, nothing above but `seq` and `writer` says anything.
+    pub readable: bool,
 }
 
 impl Tip {
     /// The tip that this record is.
     #[must_use]
     pub fn of(seq: u64, writer: Writer, record: &Record) -> Self {
+        // A machine may not queue: its `queued` is void and makes no ticket valid.
         let queued = match &record.change {
-            Change::Queued { ticket, .. } => Some(*ticket),
+            Change::Queued { ticket, .. } if !matches!(writer, Writer::Machine(_)) => Some(*ticket),
             _ => None,
         };
         Self {
@@ -67,30 +79,34 @@ impl Tip {
             about: record.change.attempt(),
             ends: matches!(record.change, Change::Ended { .. }),
             after: record.after.clone(),
+            readable: true,
         }
     }
 
-    /// The tip that a record is which cannot be read: the last sequence, but no word of it counts.
+    /// The tip that a record is which cannot be read: malformed, or of a kind of a newer contract.
     #[must_use]
     pub fn unreadable(seq: u64, writer: Writer) -> Self {
-        let after = After {
-            // No ticket names it and no attempt is open by it: it makes a ticket stale and waits for
-            // the keeper to say again what holds.
-            state: StateWord::NeedsHuman,
-            attempt: None,
-            machine: None,
-            cancel_requested: false,
-            attempts: 0,
-            losses: 0,
-        };
         Self {
             seq,
             writer,
             queued: None,
             about: None,
             ends: false,
-            after,
+            after: After {
+                state: StateWord::NeedsHuman,
+                attempt: None,
+                machine: None,
+                cancel_requested: false,
+                attempts: 0,
+                losses: 0,
+            },
+            readable: false,
         }
+    }
+
+    /// Whether operator or keeper wrote it and it can be read: then what it says holds.
+    fn rules(&self) -> bool {
+        self.readable && !matches!(self.writer, Writer::Machine(_))
     }
 }
 
@@ -105,14 +121,18 @@ pub enum Verdict {
         no: u32,
         /// Attempts lost so far.
         losses: u32,
+        /// Whether the journal names this very ticket, so that the claim need not say its target.
+        named: bool,
     },
     /// Acknowledge it: the journal has moved on, the ticket means nothing any more.
     Stale,
-    /// The journal read is older than the ticket: read again.
+    /// The journal read is older than the ticket, or ends with a record that cannot be read: read
+    /// again.
     ReadAgain,
-    /// Its issuer has yet to append `queued`, without which an ended job must not run again: give
-    /// the ticket back.
-    GiveBack,
+    /// The job has ended or waits for the operator, and the ticket's issuer has yet to append
+    /// `queued`, without which it must not run again: read again a few times, then acknowledge it
+    /// as an orphan (the keeper publishes another should `queued` come after all).
+    Early,
     /// It is pinned to another machine and was delivered here by mistake or malice: leave it alone.
     NotMine,
 }
@@ -129,15 +149,17 @@ pub fn judge(ticket: &Ticket, me: &MachineId, tip: Option<&Tip>) -> Verdict {
                 expect: 0,
                 no: 1,
                 losses: 0,
+                named: false,
             }
         } else {
             Verdict::ReadAgain
         };
     };
-    if tip.seq < ticket.after {
+    if tip.seq < ticket.after || !tip.readable {
         return Verdict::ReadAgain;
     }
-    if tip.seq != ticket.after && tip.queued != Some(ticket.ticket) {
+    let named = tip.queued == Some(ticket.ticket);
+    if tip.seq != ticket.after && !named {
         return Verdict::Stale;
     }
     match tip.after.state {
@@ -145,15 +167,17 @@ pub fn judge(ticket: &Ticket, me: &MachineId, tip: Option<&Tip>) -> Verdict {
             expect: tip.seq,
             no: tip.after.attempts.saturating_add(1),
             losses: tip.after.losses,
+            named,
         },
         // A running attempt is never queued over; its ticket can only be stale.
         StateWord::Running => Verdict::Stale,
-        _ => Verdict::GiveBack,
+        _ => Verdict::Early,
     }
 }
 
 /// What the journal of a job says where it matters to an attempt whose append was refused: the last
-/// record in all, and the last of each writer that may rule.
+/// record in all, and the last of each writer that may rule. The four are read one by one, in any
+/// order, and each may be older than the others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reading {
     /// The last record of all writers.
@@ -178,8 +202,8 @@ pub enum Refused {
     GoOn {
         /// The journal's last sequence: what the next append expects.
         seq: u64,
-        /// The sequence of the attempt's `claimed`, where this reading shows it.
-        claimed: Option<u64>,
+        /// The sequence of the attempt's `claimed`.
+        claimed: u64,
         /// Whether the operator wants the attempt ended.
         cancel: bool,
     },
@@ -187,43 +211,69 @@ pub enum Refused {
     NotClaimed,
     /// Another decision holds: end the processes and say so.
     Fenced,
+    /// There is no journal: purged, or a read that is too old.
+    Blank,
+    /// The reading contradicts itself or what is known already, or ends with a record that does
+    /// not count and that the keeper will say something over: read again.
+    Unclear,
 }
 
-/// Judges a refused append of `mine`; a refused append (10071) is no loss of ownership by itself.
-/// `known` is the last sequence that the attempt has adopted, `claimed` whether it knows its claim.
+/// Judges what the journal says about `mine`, an attempt of `me`; a refused append (10071) is no
+/// loss of ownership by itself. `claimed` is the sequence of its claim as far as it knows it,
+/// `known` the last sequence that it has adopted.
 ///
-/// Records of other machines decide nothing here: none of them can have taken the job unless
-/// operator or keeper let it, and their records say so.
+/// Only operator, keeper and `me` are believed. Nobody else can take the job unless operator or
+/// keeper let go of it first, and their records say so: another machine's record on top is either
+/// void, or this reading has missed the record that allowed it.
 #[must_use]
-pub fn refused(mine: AttemptId, known: u64, claimed: bool, reading: &Reading) -> Refused {
-    let Some(tip) = &reading.tip else {
-        return if claimed {
-            Refused::Fenced
-        } else {
-            Refused::NotClaimed
-        };
-    };
-    let own = reading.own.as_ref().filter(|own| own.about == Some(mine));
+pub fn refused(
+    mine: AttemptId,
+    me: &MachineId,
+    claimed: Option<u64>,
+    known: u64,
+    reading: &Reading,
+) -> Refused {
+    let own = [&reading.own, &reading.tip]
+        .into_iter()
+        .flatten()
+        .filter(|tip| tip.readable && tip.about == Some(mine))
+        .filter(|tip| tip.writer == Writer::Machine(me.clone()))
+        .max_by_key(|tip| tip.seq);
     if let Some(own) = own
         && own.ends
     {
         return Refused::Ended { seq: own.seq };
     }
-    if !claimed && own.is_none() {
-        return Refused::NotClaimed;
+    let rulings = || {
+        [&reading.operator, &reading.keeper, &reading.tip]
+            .into_iter()
+            .flatten()
+            .filter(|tip| tip.rules())
+    };
+    let Some(claim) = claimed.or(own.map(|own| own.seq)) else {
+        // Somebody has seen the claim that this reading does not show.
+        return if rulings().any(|ruling| ruling.after.attempt == Some(mine)) {
+            Refused::Unclear
+        } else {
+            Refused::NotClaimed
+        };
+    };
+    // An attempt that is not open any more never opens again, so that one such record is enough.
+    if rulings().any(|ruling| ruling.seq > claim && ruling.after.attempt != Some(mine)) {
+        return Refused::Fenced;
     }
-    let known = known.max(own.map_or(0, |own| own.seq));
-    let ruling = [&reading.operator, &reading.keeper]
-        .into_iter()
-        .flatten()
-        .filter(|ruling| ruling.seq > known)
-        .max_by_key(|ruling| ruling.seq);
-    match ruling {
-        Some(ruling) if ruling.after.attempt != Some(mine) => Refused::Fenced,
-        ruling => Refused::GoOn {
-            seq: tip.seq,
-            claimed: own.map(|own| own.seq),
-            cancel: ruling.is_some_and(|ruling| ruling.after.cancel_requested),
-        },
+    let Some(tip) = &reading.tip else {
+        return Refused::Blank;
+    };
+    let believed = tip.rules() || own.is_some_and(|own| own.seq == tip.seq);
+    if tip.seq < known.max(claim) || !believed {
+        return Refused::Unclear;
+    }
+    Refused::GoOn {
+        seq: tip.seq,
+        claimed: claim,
+        // A wish to cancel is never taken back while the attempt is open.
+        cancel: rulings()
+            .any(|ruling| ruling.after.attempt == Some(mine) && ruling.after.cancel_requested),
     }
 }
