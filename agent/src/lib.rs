@@ -1,5 +1,6 @@
 //! The headless worker: the agent (the link to the hub) and the executor (the parent of jobs),
 //! two processes of one binary.
 
+pub mod agent;
 pub mod executor;
 pub mod world;

@@ -20,8 +20,6 @@ pub struct ChunkHead {
     pub v: u32,
     /// The attempt that wrote it.
     pub attempt: AttemptId,
-    /// The attempt's number.
-    pub no: u32,
     /// Its number in the attempt, from 1, both streams counted together.
     pub seq: u64,
     /// Where it was written to.
@@ -44,7 +42,6 @@ impl ChunkHead {
     #[must_use]
     pub fn new(
         attempt: AttemptId,
-        no: u32,
         seq: u64,
         stream: OutputStream,
         offset: u64,
@@ -53,7 +50,6 @@ impl ChunkHead {
         Self {
             v: WIRE_VERSION,
             attempt,
-            no,
             seq,
             stream,
             offset,

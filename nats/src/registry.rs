@@ -106,6 +106,40 @@ impl Bus {
         Ok((machines, unreadable))
     }
 
+    /// The presence of one machine by its own subject: all that a worker may read.
+    ///
+    /// # Errors
+    /// As [`Bus::last`].
+    pub async fn own_presence(&self, machine: &MachineId) -> Result<Option<Seen>, BusError> {
+        let Some(message) = self.last(stream::PRES, &subject::presence(machine)).await? else {
+            return Ok(None);
+        };
+        let presence = decode_presence(&message)?;
+        // A worker cannot ask for the hub's clock; its own is what is left.
+        let age = clock::now().since(message.time);
+        Ok(Some(Seen {
+            presence,
+            seq: message.seq,
+            stored: message.time,
+            age,
+        }))
+    }
+
+    /// This machine's clock less the hub's when its last presence was stored, in milliseconds; off by
+    /// the time that storing it took.
+    ///
+    /// # Errors
+    /// As [`Bus::last`].
+    pub async fn clock_offset_ms(&self, machine: &MachineId) -> Result<Option<i64>, BusError> {
+        let Some(message) = self.last(stream::PRES, &subject::presence(machine)).await? else {
+            return Ok(None);
+        };
+        let header = envelope::decode_header(&message.payload, MESSAGE_MAX_BYTES)?;
+        Ok(Some(
+            (header.time.as_micros() - message.time.as_micros()) / 1000,
+        ))
+    }
+
     /// Publishes a presence; where `expect` is given, only over this sequence.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! The bus primitives and rules against a real server: journal, tickets, registry, output.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use fleet_contract::attempt::{Attempt, Effect, Input};
 use fleet_contract::ids::{Lane, MachineId, Writer};
 use fleet_contract::outcome::OutputStream;
@@ -207,7 +209,7 @@ async fn output_keeps_its_bytes_and_its_order() {
     let (job, attempt) = (clock::job_id(), clock::attempt_id());
     assert_eq!(agent.last_chunk(job, &studio).await.unwrap(), None);
     for seq in 1..=3 {
-        let head = ChunkHead::new(attempt, 1, seq, OutputStream::Stdout, seq - 1, clock::now());
+        let head = ChunkHead::new(attempt, seq, OutputStream::Stdout, seq - 1, clock::now());
         agent
             .put_chunk(
                 job,

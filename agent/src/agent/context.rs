@@ -1,0 +1,114 @@
+//! What every part of an agent shares.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fleet_contract::ids::{InstanceId, MachineId, Writer};
+use fleet_contract::lease::BootTime;
+use fleet_nats::bus::Bus;
+use fleet_nats::clock;
+use fleet_nats::connect::{Link, LinkState};
+use fleet_nats::home::Home;
+use tokio::sync::watch;
+
+use super::events::EventSink;
+use super::routes::Routes;
+use crate::executor::ExecutorClient;
+
+/// The lease as the agent knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Held {
+    /// Its term; 0 while it is not held.
+    pub term: u64,
+    /// Until when attempts that another may take over are safe here.
+    pub until: BootTime,
+}
+
+impl Held {
+    /// Whether a ticket may be claimed under it now.
+    pub(super) fn is_valid(self) -> bool {
+        self.term != 0 && clock::boot_time() < self.until
+    }
+}
+
+/// Shared by all parts of one agent.
+pub(super) struct Context {
+    pub me: MachineId,
+    pub instance: InstanceId,
+    /// This run of the agent, in its events.
+    pub boot: String,
+    pub home: Home,
+    pub env: BTreeMap<String, String>,
+    pub link: Link,
+    pub bus: Bus,
+    pub routes: Routes,
+    pub events: EventSink,
+    pub lease: watch::Sender<Held>,
+    /// The executor, while it answers.
+    pub executor: watch::Sender<Option<ExecutorClient>>,
+    /// Whether new work is taken.
+    pub open: watch::Sender<bool>,
+    /// Chunks and results that the hub has not confirmed yet.
+    pub spooled: AtomicU64,
+    /// Bytes of output that were dropped since the start.
+    pub dropped: AtomicU64,
+    /// Asks for a beat before its time.
+    pub beat_soon: tokio::sync::Notify,
+    pub pulse: std::sync::Arc<super::presence::Pulse>,
+}
+
+impl Context {
+    pub(super) fn writer(&self) -> Writer {
+        Writer::Machine(self.me.clone())
+    }
+
+    /// The executor; waits until there is one.
+    pub(super) async fn executor(&self) -> ExecutorClient {
+        let mut watch = self.executor.subscribe();
+        loop {
+            if let Some(client) = watch.borrow_and_update().clone() {
+                return client;
+            }
+            if watch.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits for `pause` with jitter, or shorter when the link comes back meanwhile.
+    pub(super) async fn pause(&self, pause: Duration) {
+        let mut status = self.link.status();
+        let connects = status.borrow_and_update().connects;
+        let back = status.wait_for(|s| s.connects > connects && s.state == LinkState::Connected);
+        tokio::select! {
+            () = tokio::time::sleep(clock::jittered(pause)) => {}
+            _ = back => {}
+        }
+    }
+
+    /// Waits until the link is up.
+    pub(super) async fn connected(&self) {
+        let mut status = self.link.status();
+        if status
+            .wait_for(|s| s.state == LinkState::Connected)
+            .await
+            .is_err()
+        {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub(super) fn spool(&self, n: u64) {
+        self.spooled.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(super) fn delivered(&self, n: u64) {
+        // Saturating: a recount after a restart may find fewer than were added.
+        let _ = self
+            .spooled
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+                Some(now.saturating_sub(n))
+            });
+    }
+}

@@ -1,0 +1,326 @@
+//! Drives one attempt: carries out the effects of the contract's attempt machine, in order, and
+//! hands it what comes of them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_contract::attempt::{Attempt, Effect, Input};
+use fleet_contract::event::kind;
+use fleet_contract::outcome::Outcome;
+use fleet_contract::record::Record;
+use fleet_contract::spec::OnLost;
+use fleet_nats::bus::BusError;
+use fleet_nats::clock;
+use fleet_nats::flow::NewEvent;
+use fleet_nats::work::Delivered;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::context::Context;
+use super::pump;
+use super::routes::{Announced, INBOX, Route, Told};
+use crate::executor::{BootTime, ClientError, KillCause, Start, StartRequest};
+
+/// Pause before something that brought no answer is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How often a running attempt reads its job's last record, should a command have been missed.
+const REREAD: Duration = Duration::from_secs(30);
+/// How often the acknowledgement of a ticket is tried.
+const ACK_TRIES: u32 = 5;
+
+/// An attempt and what belongs to it.
+pub(super) struct Driver {
+    context: Arc<Context>,
+    attempt: Attempt,
+    delivered: Option<Delivered>,
+    inbox: mpsc::Receiver<Told>,
+    /// Inputs that the driver makes itself.
+    own: VecDeque<Told>,
+    pause: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
+    slot: Option<OwnedSemaphorePermit>,
+    output: watch::Receiver<Announced>,
+    pump: Option<JoinHandle<()>>,
+    adopted: bool,
+}
+
+impl Driver {
+    /// Drives `attempt`, which holds `slot`, until it is over.
+    pub(super) fn start(
+        context: &Arc<Context>,
+        attempt: Attempt,
+        effects: Vec<Effect>,
+        delivered: Option<Delivered>,
+        slot: Option<OwnedSemaphorePermit>,
+    ) -> JoinHandle<()> {
+        let (tell, inbox) = mpsc::channel(INBOX);
+        let (announce, output) = watch::channel(Announced::default());
+        let route = Route {
+            job: attempt.job,
+            on_lost: attempt.spec.on_lost,
+            inbox: tell,
+            output: announce,
+        };
+        context.routes.add(attempt.id, route);
+        let driver = Self {
+            context: context.clone(),
+            adopted: delivered.is_none(),
+            attempt,
+            delivered,
+            inbox,
+            own: VecDeque::new(),
+            pause: None,
+            slot,
+            output,
+            pump: None,
+        };
+        tokio::spawn(driver.run(effects))
+    }
+
+    async fn run(mut self, effects: Vec<Effect>) {
+        if self.adopted {
+            self.start_pump();
+        }
+        self.carry_out(effects).await;
+        while !self.attempt.is_done() {
+            let told = self.next().await;
+            let input = match told {
+                Told::Input(input) => *input,
+                Told::Reread => match self.read_all().await {
+                    Some(input) => input,
+                    None => continue,
+                },
+            };
+            self.feed(input).await;
+        }
+        self.context.routes.remove(self.attempt.id);
+        self.context.beat_soon.notify_one();
+    }
+
+    /// What happens next: its own inputs first, then what it is told, then a pause that is over.
+    async fn next(&mut self) -> Told {
+        if let Some(told) = self.own.pop_front() {
+            return told;
+        }
+        let pausing = self.pause.is_some();
+        let pause = async {
+            match &mut self.pause {
+                Some(pause) => pause.await,
+                None => std::future::pending().await,
+            }
+        };
+        let watch = async {
+            if self.attempt.is_running() && !pausing {
+                tokio::time::sleep(clock::jittered(REREAD)).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            Some(told) = self.inbox.recv() => told,
+            () = pause => {
+                self.pause = None;
+                Told::from(Input::Again)
+            }
+            () = watch => Told::Reread,
+        }
+    }
+
+    async fn feed(&mut self, input: Input) {
+        let effects = self.attempt.on(input, clock::now(), clock::draw());
+        if !self.attempt.holds_slot() {
+            self.slot = None;
+        }
+        self.carry_out(effects).await;
+    }
+
+    async fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            self.effect(effect).await;
+        }
+    }
+
+    async fn effect(&mut self, effect: Effect) {
+        let bus = &self.context.bus;
+        match effect {
+            Effect::Read => {
+                let input = match bus.tip(self.attempt.job).await {
+                    Ok(tip) => Input::Tip(tip),
+                    Err(error) => no_answer(&error),
+                };
+                self.own.push_back(Told::from(input));
+            }
+            Effect::ReadAll => {
+                let input = self.read_all().await.unwrap_or(Input::NoAnswer);
+                self.own.push_back(Told::from(input));
+            }
+            Effect::Append(record) => {
+                let input = self.append(&record).await;
+                self.own.push_back(Told::from(input));
+            }
+            Effect::Pause => {
+                self.pause = Some(Box::pin(tokio::time::sleep(clock::jittered(AGAIN))));
+            }
+            Effect::Ack => self.ack(),
+            Effect::GiveBack => {
+                if let Some(delivered) = self.delivered.take() {
+                    // It comes back by itself where this does not arrive.
+                    let _ = bus.give_back_after(&delivered, AGAIN).await;
+                }
+            }
+            Effect::Start { token, no } => self.start_process(token, no).await,
+            Effect::Cancel => self.kill(KillCause::Cancel).await,
+            Effect::Fence => self.kill(KillCause::Fence).await,
+            Effect::Forget => self.forget(),
+            Effect::Superseded(outcome) => self.superseded(outcome),
+            Effect::Done => {}
+        }
+    }
+
+    async fn append(&self, record: &Record) -> Input {
+        let context = &self.context;
+        let job = self.attempt.job;
+        match context
+            .bus
+            .append(job, &context.writer(), clock::now(), record)
+            .await
+        {
+            Ok(seq) => Input::Appended(seq),
+            Err(BusError::Moved(_)) => match context.bus.reading(job, &context.me).await {
+                Ok(reading) => Input::Refused(reading),
+                Err(error) => no_answer(&error),
+            },
+            Err(error) => no_answer(&error),
+        }
+    }
+
+    async fn read_all(&self) -> Option<Input> {
+        let reading = self
+            .context
+            .bus
+            .reading(self.attempt.job, &self.context.me)
+            .await;
+        reading.ok().map(Input::Reread)
+    }
+
+    /// Acknowledges the ticket beside everything else: the journal carries the job by now.
+    fn ack(&mut self) {
+        let Some(delivered) = self.delivered.take() else {
+            return;
+        };
+        let bus = self.context.bus.clone();
+        tokio::spawn(async move {
+            for _ in 0..ACK_TRIES {
+                if bus.ack(&delivered).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(clock::jittered(AGAIN)).await;
+            }
+            tracing::debug!("a ticket was not acknowledged; it comes again and is stale");
+        });
+    }
+
+    async fn start_process(&mut self, token: u64, no: u32) {
+        self.start_pump();
+        let held = *self.context.lease.borrow();
+        let request = StartRequest {
+            job: self.attempt.job,
+            attempt: self.attempt.id,
+            token,
+            attempt_no: no,
+            machine: self.context.me.clone(),
+            spec: self.attempt.spec.clone(),
+            env: self.context.env.clone(),
+            fence_at: (self.attempt.spec.on_lost != OnLost::Ask)
+                .then_some(BootTime::from_nanos(held.until.0)),
+        };
+        loop {
+            let executor = self.context.executor().await;
+            match executor.start(request.clone()).await {
+                Ok(Start::New) => return,
+                Ok(Start::Known(report)) => {
+                    for told in super::listen::told_of(&report) {
+                        self.own.push_back(told);
+                    }
+                    return;
+                }
+                Err(error @ (ClientError::Frame(_) | ClientError::Failed(_))) => {
+                    let now = clock::now();
+                    let gone = fleet_contract::attempt::Gone {
+                        outcome: Outcome::Rejected {
+                            reason: error.to_string(),
+                        },
+                        output: Default::default(),
+                        started_at: now,
+                        ended_at: now,
+                    };
+                    self.own.push_back(Told::from(Input::Gone(gone)));
+                    return;
+                }
+                // The executor is being replaced: starting is the same however often it is asked.
+                Err(error) => {
+                    tracing::warn!(%error, "the executor does not start the attempt; trying again");
+                    tokio::time::sleep(clock::jittered(AGAIN)).await;
+                }
+            }
+        }
+    }
+
+    async fn kill(&self, cause: KillCause) {
+        let executor = self.context.executor().await;
+        match executor.kill(self.attempt.id, cause).await {
+            Ok(()) | Err(ClientError::Lost) => {}
+            Err(error) => {
+                tracing::warn!(%error, attempt = %self.attempt.id, "cannot end the attempt yet")
+            }
+        }
+    }
+
+    fn start_pump(&mut self) {
+        if self.pump.is_none() {
+            let log = pump::Log {
+                job: self.attempt.job,
+                attempt: self.attempt.id,
+                resume: self.adopted,
+            };
+            self.pump = Some(tokio::spawn(pump::run(
+                self.context.clone(),
+                log,
+                self.output.clone(),
+            )));
+        }
+    }
+
+    /// The executor may forget the attempt once its output is with the hub, too.
+    fn forget(&mut self) {
+        let (context, attempt) = (self.context.clone(), self.attempt.id);
+        let pump = self.pump.take();
+        tokio::spawn(async move {
+            if let Some(pump) = pump
+                && pump.await.is_err()
+            {
+                return;
+            }
+            let executor = context.executor().await;
+            if let Err(error) = executor.forget(attempt).await {
+                tracing::debug!(%error, %attempt, "the executor keeps the attempt; it is offered again");
+            }
+        });
+    }
+
+    fn superseded(&self, outcome: Option<Outcome>) {
+        self.context.events.tell(NewEvent {
+            kind: kind::ATTEMPT_SUPERSEDED,
+            machine: Some(self.context.me.clone()),
+            job: Some(self.attempt.job),
+            attempt: Some(self.attempt.id),
+            detail: json!({ "outcome": outcome }),
+        });
+    }
+}
+
+fn no_answer(error: &BusError) -> Input {
+    tracing::debug!(%error, "no answer from the journal");
+    Input::NoAnswer
+}

@@ -1,0 +1,203 @@
+//! Holds the machine's lease: takes it, renews it, moves the executor's fences with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_contract::ids::AttemptId;
+use fleet_contract::lease::{Acquire, FENCE_AFTER, LeaseRecord, RENEW_EVERY, acquire};
+use fleet_contract::spec::OnLost;
+use fleet_nats::bus::BusError;
+use fleet_nats::clock;
+
+use super::AgentError;
+use super::context::{Context, Held};
+
+/// Pause before a hub that does not answer is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+/// How often an agent looks whether the lease of one that is gone is over.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the lease was taken as.
+#[derive(Debug, Clone)]
+struct Term {
+    /// The sequence of its last record.
+    seq: u64,
+    /// The term.
+    term: u64,
+    held: Vec<AttemptId>,
+}
+
+/// Takes the lease and renews it for ever.
+///
+/// # Errors
+/// `NameTaken` where another live agent has it.
+pub(super) async fn run(context: Arc<Context>, host: String) -> Result<(), AgentError> {
+    loop {
+        context.connected().await;
+        let term = take(&context, &host).await?;
+        renew(&context, &host, term).await;
+        context.lease.send_replace(Held::default());
+        // Taken by the hub: whatever another may have taken over reads it in its journal.
+        context.routes.reread_all();
+    }
+}
+
+fn record(
+    context: &Context,
+    host: &str,
+    term: Option<u64>,
+    held: &[AttemptId],
+    released: bool,
+) -> LeaseRecord {
+    LeaseRecord::Agent {
+        machine: context.me.clone(),
+        instance: context.instance,
+        host: host.to_owned(),
+        released,
+        term,
+        held: held.to_vec(),
+    }
+}
+
+async fn take(context: &Context, host: &str) -> Result<Term, AgentError> {
+    loop {
+        let last = match context.bus.lease(&context.me).await {
+            Ok(last) => last,
+            Err(BusError::Wire(error)) => {
+                tracing::warn!(%error, "the lease cannot be read; waiting for the hub");
+                context.pause(RETRY).await;
+                continue;
+            }
+            Err(_) => {
+                context.pause(RETRY).await;
+                continue;
+            }
+        };
+        let expect = match acquire(
+            context.instance,
+            last.as_ref().map(|(seq, record)| (*seq, record)),
+        ) {
+            Acquire::Take { expect } => expect,
+            Acquire::Held { host } => {
+                if alive(context).await {
+                    return Err(AgentError::NameTaken {
+                        machine: context.me.clone(),
+                        host,
+                    });
+                }
+                tracing::info!(%host, "waiting for the lease of the agent that was here before");
+                context.pause(LOOK_AGAIN).await;
+                continue;
+            }
+        };
+        let held: Vec<AttemptId> = context
+            .routes
+            .attempts()
+            .into_iter()
+            .map(|(id, _)| id)
+            .collect();
+        let sent = clock::boot_time();
+        match context
+            .bus
+            .append_lease(&record(context, host, None, &held, false), expect)
+            .await
+        {
+            Ok(seq) => {
+                let term = Term {
+                    seq,
+                    term: seq,
+                    held,
+                };
+                hold(context, term.term, sent).await;
+                return Ok(term);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the lease was not taken; trying again");
+                context.pause(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Whether the machine's other agent has been heard of lately, or by the hub's word is there.
+async fn alive(context: &Context) -> bool {
+    use fleet_contract::machine::{MachineState, state};
+    let presence = match context.bus.own_presence(&context.me).await {
+        Ok(Some(seen)) => seen,
+        _ => return false,
+    };
+    let heard = state(&presence.presence, presence.age);
+    presence.presence.instance != context.instance
+        && matches!(
+            heard,
+            MachineState::Up
+                | MachineState::Degraded
+                | MachineState::Cordoned
+                | MachineState::Draining
+        )
+}
+
+async fn renew(context: &Context, host: &str, mut term: Term) {
+    loop {
+        tokio::time::sleep(RENEW_EVERY).await;
+        loop {
+            let sent = clock::boot_time();
+            let renewal = record(context, host, Some(term.term), &term.held, false);
+            match context.bus.append_lease(&renewal, term.seq).await {
+                Ok(seq) => {
+                    term.seq = seq;
+                    hold(context, term.term, sent).await;
+                    break;
+                }
+                Err(BusError::Moved(_)) => match context.bus.lease(&context.me).await {
+                    // An earlier try of this renewal arrived after all.
+                    Ok(Some((seq, found))) if found == renewal => term.seq = seq,
+                    Ok(_) => return,
+                    Err(_) => context.pause(RETRY).await,
+                },
+                Err(_) => context.pause(RETRY).await,
+            }
+        }
+    }
+}
+
+/// The lease holds from when the renewal was sent; the executor's fences move with it.
+async fn hold(context: &Context, term: u64, sent: fleet_contract::lease::BootTime) {
+    let until = sent.plus(FENCE_AFTER);
+    context.lease.send_replace(Held { term, until });
+    let client = context.executor.borrow().clone();
+    let Some(executor) = client else {
+        return;
+    };
+    let fence = crate::executor::BootTime::from_nanos(until.0);
+    for (attempt, on_lost) in context.routes.attempts() {
+        if on_lost != OnLost::Ask {
+            // One that has not started yet, or has ended, is not known there.
+            let _ = executor.fence_at(Some(attempt), Some(fence)).await;
+        }
+    }
+}
+
+/// Gives the lease back: nothing runs here any more.
+pub(super) async fn release(context: &Context, host: &str) {
+    let Ok(Some((
+        seq,
+        LeaseRecord::Agent {
+            instance,
+            term,
+            held,
+            ..
+        },
+    ))) = context.bus.lease(&context.me).await
+    else {
+        return;
+    };
+    if instance == context.instance {
+        let term = Some(term.unwrap_or(seq));
+        // Nobody waits for it: unreleased, it is over by itself.
+        let _ = context
+            .bus
+            .append_lease(&record(context, host, term, &held, true), seq)
+            .await;
+    }
+}

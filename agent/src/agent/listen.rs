@@ -1,0 +1,243 @@
+//! Listens: to the executor, to the operator's commands, to the link.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fleet_contract::attempt::{Gone, Input};
+use fleet_contract::event::kind;
+use fleet_contract::ids::JobId;
+use fleet_nats::clock;
+use fleet_nats::flow::NewEvent;
+use fleet_nats::subject::{self, verb};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::context::Context;
+use super::routes::{Announced, Told};
+use crate::executor::{AttemptReport, ConnectOptions, ExecutorClient, ExecutorEvent};
+
+/// First and longest pause before an executor that is gone is started again.
+const RESTART: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// What an executor's report means for an attempt.
+pub(super) fn told_of(report: &AttemptReport) -> Vec<Told> {
+    let mut told = Vec::new();
+    if let Some(at) = report.started_at {
+        told.push(Told::from(Input::Started(at)));
+    }
+    if let Some(gone) = gone_of(report) {
+        told.push(Told::from(Input::Gone(gone)));
+    }
+    told
+}
+
+/// How the attempt ended, if it did.
+pub(super) fn gone_of(report: &AttemptReport) -> Option<Gone> {
+    let ended_at = report.ended_at?;
+    Some(Gone {
+        outcome: report.outcome.clone()?,
+        output: report.output,
+        started_at: report.started_at.unwrap_or(ended_at),
+        ended_at,
+    })
+}
+
+/// How much of an attempt's output the report tells of.
+pub(super) fn announced_of(report: &AttemptReport) -> Announced {
+    Announced {
+        chunks: report.output.chunks,
+        ended: report.outcome.is_some(),
+    }
+}
+
+/// Hands the executor's events to their attempts, and replaces an executor that is gone.
+pub(super) async fn executor(
+    context: Arc<Context>,
+    options: ConnectOptions,
+    mut events: mpsc::Receiver<ExecutorEvent>,
+) {
+    loop {
+        while let Some(event) = events.recv().await {
+            if event == ExecutorEvent::Lost {
+                break;
+            }
+            executor_event(&context, event).await;
+        }
+        context.executor.send_replace(None);
+        let (client, again) = restart(&options).await;
+        events = again;
+        context.events.tell(NewEvent::of_machine(
+            kind::EXECUTOR_STARTED,
+            &context.me,
+            json!({ "pid": client.pid() }),
+        ));
+        if let Ok(reports) = client.list().await {
+            for report in reports {
+                context
+                    .routes
+                    .announce(report.attempt, announced_of(&report));
+                for told in told_of(&report) {
+                    context.routes.tell(report.attempt, told).await;
+                }
+            }
+        }
+        context.executor.send_replace(Some(client));
+    }
+}
+
+async fn restart(options: &ConnectOptions) -> (ExecutorClient, mpsc::Receiver<ExecutorEvent>) {
+    let mut pause = RESTART.0;
+    loop {
+        match ExecutorClient::connect_or_start(options.clone()).await {
+            Ok(connected) => return connected,
+            Err(error) => tracing::error!(%error, "no executor"),
+        }
+        tokio::time::sleep(clock::jittered(pause)).await;
+        pause = (pause * 2).min(RESTART.1);
+    }
+}
+
+async fn executor_event(context: &Context, event: ExecutorEvent) {
+    match event {
+        ExecutorEvent::Started { attempt, at, .. } => {
+            context
+                .routes
+                .tell(attempt, Told::from(Input::Started(at)))
+                .await;
+        }
+        ExecutorEvent::Output { attempt, chunks } => {
+            context.routes.announce(
+                attempt,
+                Announced {
+                    chunks,
+                    ended: false,
+                },
+            );
+        }
+        ExecutorEvent::Ended {
+            attempt,
+            outcome,
+            output,
+            started_at,
+            ended_at,
+            survivors,
+        } => {
+            if !survivors.is_empty() {
+                tracing::warn!(%attempt, ?survivors, "processes of the attempt could not be ended");
+            }
+            context.dropped.fetch_add(
+                output.stdout.dropped + output.stderr.dropped,
+                Ordering::Relaxed,
+            );
+            context.routes.announce(
+                attempt,
+                Announced {
+                    chunks: output.chunks,
+                    ended: true,
+                },
+            );
+            let started_at = started_at.unwrap_or(ended_at);
+            let gone = Gone {
+                outcome,
+                output,
+                started_at,
+                ended_at,
+            };
+            context
+                .routes
+                .tell(attempt, Told::from(Input::Gone(gone)))
+                .await;
+        }
+        ExecutorEvent::Lost => {}
+    }
+}
+
+/// Obeys commands. They carry nothing but a hint to read the journal, or a question.
+pub(super) async fn commands(context: Arc<Context>) {
+    let mine = subject::command(&context.me, ">");
+    let all = subject::command_all(">");
+    loop {
+        let client = context.link.client();
+        let (Ok(mine), Ok(all)) = (
+            client.subscribe(mine.clone()).await,
+            client.subscribe(all.clone()).await,
+        ) else {
+            context.pause(RESTART.1).await;
+            continue;
+        };
+        let mut messages = futures_util::stream::select(mine, all);
+        while let Some(message) = messages.next().await {
+            command(
+                &context,
+                &message.subject,
+                &message.payload,
+                message.reply.as_deref(),
+            )
+            .await;
+        }
+    }
+}
+
+async fn command(context: &Context, subject: &str, payload: &[u8], reply: Option<&str>) {
+    #[derive(Deserialize)]
+    struct Cancel {
+        job: JobId,
+    }
+    if *subject == subject::command(&context.me, verb::CANCEL) {
+        match serde_json::from_slice::<Cancel>(payload) {
+            Ok(cancel) => {
+                context
+                    .routes
+                    .tell_job(cancel.job, || Told::from(Input::CancelAsked))
+                    .await
+            }
+            Err(error) => malformed(context, subject, &error.to_string()),
+        }
+    } else if *subject == subject::command_all(verb::SPECS)
+        || *subject == subject::command(&context.me, verb::SPECS)
+    {
+        let Some(reply) = reply else { return };
+        let presence = super::presence::now(context).await;
+        match serde_json::to_vec(&fleet_nats::operate::SpecsAnswer { presence }) {
+            Ok(answer) => drop(context.bus.tell(reply, answer.into()).await),
+            Err(error) => tracing::warn!(%error, "cannot answer for specs"),
+        }
+    } else {
+        malformed(context, subject, "no such command");
+    }
+}
+
+fn malformed(context: &Context, subject: &str, why: &str) {
+    let detail = json!({ "subject": subject, "reason": why });
+    context.events.tell(NewEvent::of_machine(
+        kind::MESSAGE_MALFORMED,
+        &context.me,
+        detail,
+    ));
+}
+
+/// After every reconnect: says so, and has every attempt read its journal.
+pub(super) async fn link(context: Arc<Context>) {
+    let mut status = context.link.status();
+    let mut connects = 0;
+    loop {
+        let now = status.borrow_and_update().clone();
+        if now.connects > connects {
+            if connects > 0 {
+                let detail = json!({ "connects": now.connects, "last_error": now.last_error });
+                context
+                    .events
+                    .tell(NewEvent::of_machine(kind::LINK_HEALED, &context.me, detail));
+                context.routes.reread_all();
+                context.beat_soon.notify_one();
+            }
+            connects = now.connects;
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The heartbeat: what this machine is, how busy, and what degrades it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use fleet_contract::envelope::WIRE_VERSION;
+use fleet_contract::event::kind;
+use fleet_contract::machine::{Cause, Degraded, Measured, Presence, Service, Specs, causes};
+use fleet_contract::time::Time;
+use fleet_nats::bus::BusError;
+use fleet_nats::clock;
+use fleet_nats::connect::LinkState;
+use fleet_nats::flow::NewEvent;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::status::{self, AgentStatus};
+use super::{AgentOptions, specs};
+
+/// Round trips remembered for their percentiles.
+const ROUND_TRIPS: usize = 64;
+/// Beats that are asked for come at most this often.
+const SOONEST: Duration = Duration::from_millis(250);
+/// One beat in so many also measures the clock against the hub's.
+const CLOCK_EVERY: u64 = 12;
+/// Bytes that must be free for the output of jobs.
+const SPOOL_BOUND: u64 = 256 * 1024 * 1024;
+
+/// What a beat is made of, beside what is measured each time.
+pub(super) struct Pulse {
+    host: String,
+    specs: Specs,
+    slots: u32,
+    labels: BTreeMap<String, String>,
+    interval: Duration,
+    started_at: Time,
+    binary: Option<(PathBuf, SystemTime)>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    round_trips: VecDeque<Duration>,
+    clock_offset_ms: Option<i64>,
+    spooled_since: Option<Instant>,
+    executor_gone_since: Option<Instant>,
+    degraded: Vec<Degraded>,
+    beats: u64,
+}
+
+impl Pulse {
+    pub(super) fn new(options: &AgentOptions) -> Self {
+        let binary = std::env::current_exe().ok().and_then(|path| {
+            let modified = std::fs::metadata(&path).and_then(|m| m.modified()).ok()?;
+            Some((path, modified))
+        });
+        Self {
+            host: specs::host(),
+            specs: specs::specs(&options.version),
+            slots: options.slots,
+            labels: options.labels.clone(),
+            interval: options.heartbeat,
+            started_at: clock::now(),
+            binary,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The presence to send now.
+    fn presence(&self, context: &Context, service: Service) -> Presence {
+        let mut load = specs::load(context.home.root());
+        load.slots = self.slots;
+        load.slots_used = u32::try_from(context.routes.count())
+            .unwrap_or(u32::MAX)
+            .min(self.slots);
+        load.spooled = context.spooled.load(Ordering::Relaxed);
+        load.dropped_log_bytes = context.dropped.load(Ordering::Relaxed);
+        let degraded = {
+            let mut state = self.state();
+            let (median, p99) = percentiles(&state.round_trips);
+            load.rtt_ms = median.map(millis);
+            load.rtt_p99_ms = p99.map(millis);
+            let measured = self.measured(context, &mut state, &load, p99);
+            let since = clock::now();
+            let next = with_since(causes(&measured), &state.degraded, since);
+            state.degraded.clone_from(&next);
+            next
+        };
+        let info = context.link.client().try_server_info();
+        Presence {
+            machine: context.me.clone(),
+            instance: context.instance,
+            boot: context.boot.clone(),
+            host: self.host.clone(),
+            address: info
+                .as_ref()
+                .map(|i| i.client_ip.clone())
+                .unwrap_or_default(),
+            connection: info.map_or(0, |i| i.client_id),
+            service,
+            interval_ms: u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX),
+            contract: WIRE_VERSION,
+            specs: self.specs.clone(),
+            load,
+            labels: self.labels.clone(),
+            skills: BTreeMap::new(),
+            models: Vec::new(),
+            degraded,
+            lost_at: None,
+        }
+    }
+
+    fn measured(
+        &self,
+        context: &Context,
+        state: &mut State,
+        load: &fleet_contract::machine::Load,
+        rtt_p99: Option<Duration>,
+    ) -> Measured {
+        let now = Instant::now();
+        if load.spooled == 0 {
+            state.spooled_since = None;
+        }
+        let spooled = (load.spooled > 0).then(|| *state.spooled_since.get_or_insert(now));
+        let executor = context.executor.borrow().is_some();
+        if executor {
+            state.executor_gone_since = None;
+        }
+        let gone = (!executor).then(|| *state.executor_gone_since.get_or_insert(now));
+        Measured {
+            clock_offset_ms: state.clock_offset_ms,
+            disk_free: load.disk_free,
+            disk_total: load.disk_total,
+            spool_bound: SPOOL_BOUND,
+            spool_waiting: spooled.map_or(Duration::ZERO, |since| now - since),
+            rtt_p99,
+            mem_free: load.mem_free,
+            mem_total: self.specs.mem_total,
+            dropped_log_bytes: load.dropped_log_bytes,
+            binary_replaced: self.binary_replaced(),
+            executor_silent: gone.map(|since| now - since),
+        }
+    }
+
+    fn binary_replaced(&self) -> bool {
+        let Some((path, then)) = &self.binary else {
+            return false;
+        };
+        // A file that is gone was replaced by name under a package manager, or will be.
+        std::fs::metadata(path)
+            .and_then(|m| m.modified())
+            .is_ok_and(|now| now > *then)
+    }
+}
+
+/// Causes with the time since when each has held.
+fn with_since(found: Vec<(Cause, String)>, before: &[Degraded], now: Time) -> Vec<Degraded> {
+    found
+        .into_iter()
+        .map(|(cause, value)| {
+            let since = before
+                .iter()
+                .find(|d| d.cause == cause)
+                .map_or(now, |d| d.since);
+            Degraded {
+                cause,
+                value,
+                since,
+            }
+        })
+        .collect()
+}
+
+fn percentiles(round_trips: &VecDeque<Duration>) -> (Option<Duration>, Option<Duration>) {
+    let mut sorted: Vec<Duration> = round_trips.iter().copied().collect();
+    sorted.sort();
+    let at = |share: usize| {
+        sorted
+            .get((sorted.len() * share / 100).min(sorted.len().saturating_sub(1)))
+            .copied()
+    };
+    (at(50), at(99))
+}
+
+fn millis(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// What the next beat would say, for whoever asks now.
+pub(super) async fn now(context: &Context) -> Presence {
+    let pulse = context.pulse.clone();
+    pulse.presence(context, Service::Up)
+}
+
+/// Beats for ever, until the context is dropped.
+pub(super) async fn beat(context: Arc<Context>) {
+    let pulse = context.pulse.clone();
+    let mut told_degraded: Vec<Cause> = Vec::new();
+    loop {
+        context.connected().await;
+        let presence = pulse.presence(&context, Service::Up);
+        tell_degraded(&context, &presence.degraded, &mut told_degraded);
+        let sent = context.bus.beat(&presence, None).await;
+        if sent.is_ok() {
+            measure(&context, &pulse).await;
+        }
+        write_status(&context, &pulse);
+        let due = if sent.is_ok() {
+            pulse.interval
+        } else {
+            pulse.interval.min(Duration::from_secs(1))
+        };
+        tokio::select! {
+            () = tokio::time::sleep(due) => {}
+            () = context.beat_soon.notified() => tokio::time::sleep(SOONEST).await,
+            () = link_changed(&context) => write_status(&context, &pulse),
+        }
+    }
+}
+
+async fn link_changed(context: &Context) {
+    let mut status = context.link.status();
+    let before = status.borrow_and_update().state;
+    let _ = status.wait_for(|s| s.state != before).await;
+}
+
+fn tell_degraded(context: &Context, degraded: &[Degraded], told: &mut Vec<Cause>) {
+    let causes: Vec<Cause> = degraded.iter().map(|d| d.cause).collect();
+    if causes == *told {
+        return;
+    }
+    let kind = if causes.is_empty() {
+        kind::MACHINE_RECOVERED
+    } else {
+        kind::MACHINE_DEGRADED
+    };
+    context.events.tell(NewEvent::of_machine(
+        kind,
+        &context.me,
+        json!({ "degraded": degraded }),
+    ));
+    *told = causes;
+}
+
+/// Measures the round trip, and now and then the clock against the hub's.
+async fn measure(context: &Context, pulse: &Pulse) {
+    let start = Instant::now();
+    if tokio::time::timeout(Duration::from_secs(5), context.link.client().flush())
+        .await
+        .is_err()
+    {
+        return;
+    }
+    let round_trip = start.elapsed();
+    let beats = {
+        let mut state = pulse.state();
+        if state.round_trips.len() == ROUND_TRIPS {
+            state.round_trips.pop_front();
+        }
+        state.round_trips.push_back(round_trip);
+        state.beats += 1;
+        state.beats
+    };
+    if beats % CLOCK_EVERY != 1 {
+        return;
+    }
+    if let Ok(Some(offset)) = context.bus.clock_offset_ms(&context.me).await {
+        pulse.state().clock_offset_ms = Some(offset);
+    }
+}
+
+fn write_status(context: &Context, pulse: &Pulse) {
+    let link = context.link.status().borrow().clone();
+    status::write(
+        &context.home,
+        &AgentStatus {
+            pid: std::process::id(),
+            machine: context.me.clone(),
+            instance: context.instance,
+            started_at: pulse.started_at,
+            written_at: clock::now(),
+            connected: link.state == LinkState::Connected,
+            last_error: link.last_error,
+            lease: context.lease.borrow().is_valid(),
+            slots: pulse.slots,
+            slots_used: u32::try_from(context.routes.count())
+                .unwrap_or(u32::MAX)
+                .min(pulse.slots),
+            spooled: context.spooled.load(Ordering::Relaxed),
+            executor_pid: context
+                .executor
+                .borrow()
+                .as_ref()
+                .map(crate::executor::ExecutorClient::pid),
+        },
+    );
+}
+
+/// Says goodbye.
+///
+/// # Errors
+/// What the bus says.
+pub(super) async fn goodbye(context: &Context) -> Result<(), BusError> {
+    let presence = context.pulse.presence(context, Service::Offline);
+    context.bus.beat(&presence, None).await.map(drop)
+}

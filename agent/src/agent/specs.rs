@@ -1,0 +1,57 @@
+//! What the machine is and how busy, as the operating system tells it.
+
+use std::path::Path;
+
+use fleet_contract::machine::{Load, Specs};
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+
+/// What the machine is.
+pub(super) fn specs(version: &str) -> Specs {
+    let system = System::new_with_specifics(memory_only());
+    Specs {
+        os: std::env::consts::OS.to_owned(),
+        os_version: System::long_os_version().unwrap_or_default(),
+        arch: std::env::consts::ARCH.to_owned(),
+        cores: cores(),
+        mem_total: system.total_memory(),
+        version: version.to_owned(),
+    }
+}
+
+/// Logical processors, at least 1.
+#[must_use]
+pub(super) fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
+}
+
+fn memory_only() -> RefreshKind {
+    RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram())
+}
+
+/// How busy the machine is. Slots are the caller's.
+pub(super) fn load(home: &Path) -> Load {
+    let system = System::new_with_specifics(memory_only());
+    let (disk_free, disk_total) = disk(home);
+    Load {
+        load: System::load_average().one,
+        mem_free: system.available_memory(),
+        disk_free,
+        disk_total,
+        ..Load::default()
+    }
+}
+
+/// Bytes free for us, and in all, where `home` is.
+fn disk(home: &Path) -> (u64, u64) {
+    rustix::fs::statvfs(home).map_or((0, 0), |s| {
+        (
+            s.f_bavail.saturating_mul(s.f_frsize),
+            s.f_blocks.saturating_mul(s.f_frsize),
+        )
+    })
+}
+
+/// The machine's host name.
+pub(super) fn host() -> String {
+    System::host_name().unwrap_or_else(|| "unknown".to_owned())
+}

@@ -1,0 +1,360 @@
+//! Starts an agent's parts in order and stops them in order.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use fleet_contract::attempt::{Attempt, Found};
+use fleet_contract::event::kind;
+use fleet_contract::ids::InstanceId;
+use fleet_nats::bus::Bus;
+use fleet_nats::clock;
+use fleet_nats::connect::{ConnectOptions, connect_for_ever};
+use fleet_nats::flow::NewEvent;
+use fleet_nats::home::Home;
+use rustix::fs::{FlockOperation, flock};
+use serde_json::json;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::context::{Context, Held};
+use super::driver::Driver;
+use super::events::{self, EventSink};
+use super::presence::{self, Pulse};
+use super::puller::{self, Offer};
+use super::routes::Routes;
+use super::{AgentError, AgentOptions, Stop, lease, listen};
+use crate::executor::{self, ExecutorClient, KillCause};
+
+/// How long all of starting the executor may take.
+const EXECUTOR_WITHIN: Duration = Duration::from_secs(15);
+/// How long a stopping agent waits for the results of its ended jobs to reach the hub.
+const RESULTS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a stopping agent waits for its goodbye to be confirmed.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+/// Time for the processes of ended jobs to be gone, beyond the executor's own grace.
+const ENDING_MARGIN: Duration = Duration::from_secs(10);
+/// Offers that wait to become attempts.
+const OFFERS: usize = 16;
+
+/// Runs an agent until it is told to stop.
+///
+/// # Errors
+/// See [`AgentError`]. A hub that is away is none: the agent waits for it for ever.
+pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Result<(), AgentError> {
+    let _lock = lock(&options.home)?;
+    let instance = instance(&options.home)?;
+    let mut executor_options = executor::ConnectOptions {
+        home: options.home.root().to_owned(),
+        command: options.executor.clone(),
+        base_env: None,
+        limit: EXECUTOR_WITHIN,
+    };
+    let (world, connected) = tokio::join!(
+        crate::world::capture_login_env(&options.login_env),
+        ExecutorClient::connect_or_start(executor_options.clone()),
+    );
+    let (executor, executor_events) = connected?;
+    tracing::debug!(source = ?world.source, "the world of jobs");
+    executor.set_base_env(world.env.clone()).await?;
+    executor_options.base_env = Some(world.env);
+    let link = connect_for_ever(&ConnectOptions {
+        urls: options.urls.clone(),
+        ..ConnectOptions::new(
+            format!("fleet agent {}", options.machine),
+            options.credentials.clone(),
+        )
+    })
+    .await?;
+    let (events, to_deliver) = EventSink::new();
+    let pulse = Arc::new(Pulse::new(&options));
+    let context = Arc::new(Context {
+        me: options.machine.clone(),
+        instance,
+        boot: clock::message_id().to_string(),
+        home: options.home.clone(),
+        env: options.env.clone(),
+        bus: Bus::new(link.client().clone()),
+        link,
+        routes: Routes::default(),
+        events,
+        lease: watch::Sender::new(Held::default()),
+        executor: watch::Sender::new(Some(executor.clone())),
+        open: watch::Sender::new(true),
+        spooled: AtomicU64::new(0),
+        dropped: AtomicU64::new(0),
+        beat_soon: Notify::new(),
+        pulse,
+    });
+
+    let slots = Arc::new(Semaphore::new(usize::try_from(options.slots).unwrap_or(1)));
+    let mut attempts = adopt(&context, &executor, &slots).await?;
+    let (offers, mut taken) = mpsc::channel::<Offer>(OFFERS);
+    let mut parts = JoinSet::new();
+    parts.spawn(events::deliver(
+        context.bus.clone(),
+        context.me.to_string(),
+        context.boot.clone(),
+        to_deliver,
+    ));
+    parts.spawn(listen::executor(
+        context.clone(),
+        executor_options,
+        executor_events,
+    ));
+    parts.spawn(listen::commands(context.clone()));
+    parts.spawn(listen::link(context.clone()));
+    parts.spawn(presence::beat(context.clone()));
+    parts.spawn(puller::run(context.clone(), slots.clone(), offers));
+    let mut lease_part = tokio::spawn(lease::run(context.clone(), context.pulse.host().to_owned()));
+    let detail =
+        json!({ "version": options.version, "host": context.pulse.host(), "slots": options.slots });
+    context
+        .events
+        .tell(NewEvent::of_machine(kind::MACHINE_UP, &context.me, detail));
+
+    let outcome = loop {
+        tokio::select! {
+            Some(offer) = taken.recv() => attempts.extend(take(&context, offer).await),
+            ended = &mut lease_part => break ended.unwrap_or(Ok(())),
+            too_old = fatal(&context) => break Err(too_old),
+            () = reached(&mut stop, Stop::Gracefully) => break Ok(()),
+        }
+        attempts.retain(|attempt: &JoinHandle<()>| !attempt.is_finished());
+    };
+    context.open.send_replace(false);
+    lease_part.abort_unless_needed(&outcome);
+    if outcome.is_ok() {
+        wind_down(&context, &options, &mut stop, attempts).await;
+        say_goodbye(&context).await;
+    }
+    lease_part.abort();
+    parts.shutdown().await;
+    let client = context.executor.borrow().clone();
+    if let Some(executor) = client
+        && outcome.is_ok()
+    {
+        end_executor(&executor).await;
+    }
+    outcome
+}
+
+/// Only a release needs the lease held until the end.
+trait AbortUnless {
+    fn abort_unless_needed(&self, outcome: &Result<(), AgentError>);
+}
+
+impl AbortUnless for JoinHandle<Result<(), AgentError>> {
+    fn abort_unless_needed(&self, outcome: &Result<(), AgentError>) {
+        if outcome.is_err() {
+            self.abort();
+        }
+    }
+}
+
+/// Resolves when the agent is told to stop at least so, or by whoever could tell is gone.
+async fn reached(stop: &mut watch::Receiver<Stop>, how: Stop) {
+    let _ = stop.wait_for(|stop| *stop >= how).await;
+}
+
+/// Resolves when waiting cannot mend the link: the server is too old, or has no place for us.
+async fn fatal(context: &Context) -> AgentError {
+    match context.link.ready().await {
+        Err(error) => error.into(),
+        Ok(()) => std::future::pending().await,
+    }
+}
+
+/// Takes up every attempt that the executor knows.
+async fn adopt(
+    context: &Arc<Context>,
+    executor: &ExecutorClient,
+    slots: &Arc<Semaphore>,
+) -> Result<Vec<JoinHandle<()>>, AgentError> {
+    let mut attempts = Vec::new();
+    for report in executor.list().await? {
+        if report.machine != context.me {
+            tracing::warn!(machine = %report.machine, attempt = %report.attempt, "an attempt of another name of this machine is left alone");
+            continue;
+        }
+        let found = Found {
+            job: report.job,
+            attempt: report.attempt,
+            token: report.token,
+            no: report.attempt_no,
+            spec: report.spec.clone(),
+        };
+        let gone = listen::gone_of(&report);
+        let slot = gone
+            .is_none()
+            .then(|| slots.clone().try_acquire_owned().ok())
+            .flatten();
+        let (attempt, effects) = Attempt::adopt(context.me.clone(), found, gone);
+        attempts.push(Driver::start(context, attempt, effects, None, slot));
+        context
+            .routes
+            .announce(report.attempt, listen::announced_of(&report));
+    }
+    Ok(attempts)
+}
+
+/// Makes an attempt of a delivered ticket.
+async fn take(context: &Arc<Context>, offer: Offer) -> Option<JoinHandle<()>> {
+    let Offer {
+        delivered,
+        slot,
+        at,
+    } = offer;
+    let ticket = match &delivered.ticket {
+        Ok(ticket) => (**ticket).clone(),
+        Err(error) => {
+            let detail = json!({ "subject": delivered.subject, "reason": error.to_string() });
+            context.events.tell(NewEvent::of_machine(
+                kind::MESSAGE_MALFORMED,
+                &context.me,
+                detail,
+            ));
+            // It comes again where this does not arrive, and is told again.
+            let _ = context.bus.discard(&delivered).await;
+            return None;
+        }
+    };
+    let held = *context.lease.borrow();
+    if !held.is_valid() {
+        let _ = context.bus.give_back(&delivered).await;
+        return None;
+    }
+    let (attempt, effects) = Attempt::deliver(context.me.clone(), clock::attempt_id(), ticket);
+    let attempt = attempt.under_lease(held.term, at);
+    Some(Driver::start(
+        context,
+        attempt,
+        effects,
+        Some(delivered),
+        Some(slot),
+    ))
+}
+
+/// Lets what runs end by itself for the grace time, then ends it and waits for the results to be
+/// with the hub.
+async fn wind_down(
+    context: &Arc<Context>,
+    options: &AgentOptions,
+    stop: &mut watch::Receiver<Stop>,
+    attempts: Vec<JoinHandle<()>>,
+) {
+    let mut all = JoinSet::new();
+    for attempt in attempts {
+        all.spawn(attempt);
+    }
+    let done = async |all: &mut JoinSet<_>| while all.join_next().await.is_some() {};
+    tokio::select! {
+        () = done(&mut all) => return,
+        () = tokio::time::sleep(options.grace) => {}
+        () = reached(stop, Stop::Now) => {}
+    }
+    let client = context.executor.borrow().clone();
+    if let Some(executor) = client {
+        for (attempt, _) in context.routes.attempts() {
+            // One that ended meanwhile is not known any more.
+            let _ = executor.kill(attempt, KillCause::Interrupt).await;
+        }
+    }
+    let within = fleet_contract::spec::KILL_GRACE + ENDING_MARGIN + RESULTS_WITHIN;
+    if tokio::time::timeout(within, done(&mut all)).await.is_err() {
+        tracing::warn!(
+            "not every result is with the hub yet; the executor keeps them for the next start"
+        );
+    }
+}
+
+async fn say_goodbye(context: &Context) {
+    let goodbye = async {
+        let offline = NewEvent::of_machine(kind::MACHINE_OFFLINE, &context.me, json!({}));
+        let event =
+            context
+                .bus
+                .put_event(context.me.as_str(), &offline, &context.boot, u64::MAX >> 1);
+        let (_, said) = tokio::join!(event, presence::goodbye(context));
+        lease::release(context, context.pulse.host()).await;
+        said
+    };
+    match tokio::time::timeout(GOODBYE_WITHIN, goodbye).await {
+        Ok(Ok(())) => {}
+        _ => tracing::warn!("the hub did not hear the goodbye; it will see the connection close"),
+    }
+}
+
+async fn end_executor(executor: &ExecutorClient) {
+    if executor.shutdown().await.is_err() {
+        tracing::debug!("the executor was gone already");
+    }
+}
+
+/// The lock of a home's agent; held as long as the file is open.
+fn lock(home: &Home) -> Result<File, AgentError> {
+    let dir = home.agent_dir();
+    let path = home.agent_lock();
+    let failed = |why: String| AgentError::File {
+        path: path.clone(),
+        why,
+    };
+    std::fs::create_dir_all(&dir).map_err(|e| failed(e.to_string()))?;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|e| failed(e.to_string()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut text = String::new();
+        let _ = file.read_to_string(&mut text);
+        return Err(AgentError::AlreadyRunning {
+            pid: text.trim().parse().ok(),
+            home: home.root().to_owned(),
+        });
+    }
+    let mut write = || {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write().map_err(|e: std::io::Error| failed(e.to_string()))?;
+    Ok(file)
+}
+
+/// Whether an agent runs in this home.
+pub(super) fn is_locked(home: &Home) -> bool {
+    File::open(home.agent_lock())
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+}
+
+/// The home's identity, made at the first start.
+fn instance(home: &Home) -> Result<InstanceId, AgentError> {
+    let path = home.agent_instance();
+    let failed = |why: String| AgentError::File {
+        path: path.clone(),
+        why,
+    };
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|e| failed(format!("{e}; remove it to become a new instance"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let instance = clock::instance_id();
+            let bytes = serde_json::to_vec(&instance).map_err(|e| failed(e.to_string()))?;
+            let temporary = path.with_extension("new");
+            let write = || {
+                let mut file = File::create(&temporary)?;
+                file.write_all(&bytes)?;
+                file.sync_all()?;
+                std::fs::rename(&temporary, &path)
+            };
+            write().map_err(|e: std::io::Error| failed(e.to_string()))?;
+            Ok(instance)
+        }
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
