@@ -1,2 +1,272 @@
-//! placeholder
-fn main() {}
+//! `fleet`: many machines become one. Parses, runs one verb, returns its exit code.
+
+mod args;
+mod ask;
+mod clock;
+mod cmd;
+mod config;
+mod context;
+mod environment;
+mod failure;
+mod interrupt;
+mod jobspec;
+mod output;
+mod place;
+mod prefix;
+mod private_file;
+mod read;
+mod service;
+mod words;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::args::{Agent, Cli, Config, Hub, Verb};
+use crate::config::{Flags, Settings};
+use crate::context::Context;
+use crate::environment::Environment;
+use crate::failure::{Failure, Outcome};
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let json = asks_for_json(&words);
+    let outcome = parse(words).and_then(|cli| match cli {
+        Some(cli) => run(&cli),
+        None => Ok(0),
+    });
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if let Some(text) = failure.render(json) {
+                // Where even this cannot be written, the exit code has to do.
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Whether errors are to be JSON, known before the rest of the line is: it may be wrong.
+fn asks_for_json(words: &[OsString]) -> bool {
+    words
+        .iter()
+        .take_while(|word| *word != "--")
+        .any(|word| word == "--json")
+}
+
+/// The command line; none where help or the version was asked for and written.
+fn parse(words: Vec<OsString>) -> Result<Option<Cli>, Failure> {
+    if let Some((at, word)) = words.iter().enumerate().find(|(_, w)| w.to_str().is_none()) {
+        let shown: String = word.to_string_lossy().chars().take(80).collect();
+        return Err(Failure::usage(format!(
+            "argument {at} is not UTF-8: {shown:?}: send such bytes with --stdin FILE"
+        )));
+    }
+    match Cli::try_parse_from(words) {
+        Ok(cli) => Ok(Some(cli)),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                let mut out = std::io::stdout();
+                write!(out, "{}", error.render())?;
+                Ok(None)
+            }
+            _ => Err(misread(&error)),
+        },
+    }
+}
+
+/// The parser's error as one of ours: its first paragraph on one line, its tip as what to do.
+fn misread(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let mut paragraphs = text.split("\n\n").map(|p| {
+        let words: Vec<&str> = p.split_whitespace().collect();
+        words.join(" ")
+    });
+    let what = paragraphs.next().unwrap_or_default();
+    let what = what.trim_start_matches("error: ").to_owned();
+    let tip = paragraphs.find_map(|p| p.strip_prefix("tip: ").map(str::to_owned));
+    let usage = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Usage: "))
+        .map(|usage| usage.split(" [").next().unwrap_or(usage))
+        .map(|usage| usage.split(" <").next().unwrap_or(usage).to_owned());
+    let next = match (tip, usage) {
+        (Some(tip), _) => tip,
+        (None, Some(usage)) => format!("{usage} --help"),
+        (None, None) => "fleet --help".to_owned(),
+    };
+    Failure::usage(what).next(next)
+}
+
+/// Resolves the settings and runs the verb.
+fn run(cli: &Cli) -> Outcome {
+    let global = &cli.global;
+    match &cli.verb {
+        Verb::Completions { shell } => return cmd::completions::run(*shell),
+        Verb::LoginEnv => return cmd::executor::login_env(),
+        Verb::Executor(args) => {
+            log_to_stderr(global.verbose);
+            return cmd::executor::run(args);
+        }
+        _ => log_to_stderr(global.verbose),
+    }
+    let environment = Environment::of_process();
+    let settings = Settings::resolve(&environment, &flags(cli)?)?;
+    let output = output::stdout(
+        global.mode(),
+        settings.color(),
+        environment.no_color,
+        environment.dumb,
+    );
+    let mut cx = Context {
+        environment,
+        settings,
+        output,
+    };
+    match &cli.verb {
+        Verb::Config(Config::Show) => cmd::config::show(&mut cx),
+        Verb::Down => cmd::down::run(&mut cx),
+        Verb::Up(args) if args.detach => cmd::up::detach(&mut cx),
+        Verb::Hub(Hub::InstallServer) => cmd::hub::install_server(&mut cx),
+        Verb::Hub(Hub::Credentials { machine, out }) => {
+            cmd::hub::credentials(machine, out, &mut cx)
+        }
+        Verb::Agent(Agent::Status) => cmd::agent::status(&mut cx),
+        Verb::Up(_) | Verb::Hub(Hub::Run { .. }) | Verb::Agent(Agent::Run(_)) => on_runtime(
+            &mut tokio::runtime::Builder::new_multi_thread(),
+            &cli.verb,
+            &mut cx,
+        ),
+        // One that asks, answers and ends: one thread is enough, and quicker to start.
+        _ => on_runtime(
+            &mut tokio::runtime::Builder::new_current_thread(),
+            &cli.verb,
+            &mut cx,
+        ),
+    }
+}
+
+/// What flags say about settings.
+fn flags(cli: &Cli) -> Result<Flags, Failure> {
+    let flags = Flags::global(&cli.global)?;
+    Ok(match &cli.verb {
+        Verb::Up(up) => flags.machine(&up.machine).hub(&up.hub),
+        Verb::Hub(Hub::Run { flags: hub }) => flags.hub(hub),
+        Verb::Agent(Agent::Run(machine)) => flags.machine(machine),
+        _ => flags,
+    })
+}
+
+fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Context) -> Outcome {
+    let runtime = builder
+        .enable_all()
+        .worker_threads(2)
+        .build()
+        .map_err(|e| Failure::internal(format!("cannot start a runtime: {e}")))?;
+    let outcome = runtime.block_on(async {
+        match verb {
+            Verb::Up(args) => cmd::up::run(args, cx).await,
+            Verb::Hub(Hub::Run { .. }) => cmd::hub::run(cx).await,
+            Verb::Hub(Hub::Status) => cmd::hub::status(cx).await,
+            Verb::Agent(Agent::Run(_)) => cmd::agent::run(cx).await,
+            Verb::Run(args) => cmd::run::run(args, cx).await,
+            Verb::Dispatch(args) => cmd::dispatch::run(args, cx).await,
+            Verb::Jobs(args) => cmd::jobs::run(args, cx).await,
+            Verb::Show(args) => cmd::show::run(args, cx).await,
+            Verb::Logs(args) => cmd::logs::run(args, cx).await,
+            Verb::Wait(args) => cmd::wait::run(args, cx).await,
+            Verb::Cancel(args) => cmd::cancel::run(args, cx).await,
+            Verb::Machines(args) => cmd::machines::run(args, cx).await,
+            Verb::Flow(args) => cmd::flow::run(args, cx).await,
+            Verb::Tui => cmd::tui::run(cx).await,
+            // The rest was handled by the caller, without a runtime.
+            Verb::Down
+            | Verb::Hub(Hub::InstallServer | Hub::Credentials { .. })
+            | Verb::Agent(Agent::Status)
+            | Verb::Config(_)
+            | Verb::Completions { .. }
+            | Verb::Executor(_)
+            | Verb::LoginEnv => Ok(0),
+        }
+    });
+    // A thread that still reads a line from the terminal must not hold the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(line: &[&str]) -> (u8, String) {
+        let words = std::iter::once("fleet").chain(line.iter().copied());
+        let failure = parse(words.map(OsString::from).collect()).unwrap_err();
+        (failure.exit_code(), failure.render(false).unwrap())
+    }
+
+    #[test]
+    fn a_wrong_command_line_says_what_to_type() {
+        for (line, expected) in [
+            (
+                &["jbos"][..],
+                "fleet: unrecognized subcommand 'jbos'; a similar subcommand exists: 'jobs'",
+            ),
+            (
+                &["jobs", "--limt", "3"],
+                "fleet: unexpected argument '--limt' found; a similar argument exists: '--limit'",
+            ),
+            (
+                &["dispatch", "--timeout", "soon", "--", "x"],
+                "fleet: invalid value 'soon' for '--timeout <TIME>': \"soon\" is not a duration: \
+                 write it like 30s, 10m, 1h30m or 250ms; fleet --help",
+            ),
+            (
+                &["show"],
+                "fleet: the following required arguments were not provided: <JOB>; fleet show --help",
+            ),
+        ] {
+            assert_eq!(error(line), (64, expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_argument_that_is_not_utf_8_is_refused_with_words() {
+        use std::os::unix::ffi::OsStringExt;
+        let words = vec![
+            "fleet".into(),
+            "dispatch".into(),
+            OsString::from_vec(vec![0xff]),
+        ];
+        let failure = parse(words).unwrap_err();
+        assert_eq!(failure.exit_code(), 64);
+        assert!(
+            failure
+                .render(false)
+                .unwrap()
+                .contains("argument 2 is not UTF-8")
+        );
+    }
+
+    #[test]
+    fn json_is_asked_for_before_the_command_only() {
+        let words = |line: &str| -> Vec<OsString> { line.split(' ').map(Into::into).collect() };
+        assert!(asks_for_json(&words("fleet dispatch --json -- x")));
+        assert!(!asks_for_json(&words("fleet dispatch -- x --json")));
+    }
+}

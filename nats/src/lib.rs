@@ -11,6 +11,7 @@ pub mod journal;
 pub mod keeper;
 pub mod operate;
 pub mod output;
+pub mod probe;
 pub mod registry;
 pub mod streams;
 pub mod subject;

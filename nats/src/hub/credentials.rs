@@ -225,8 +225,9 @@ impl Credentials {
         jwt::subject(&self.jwt).map(|s| s.sub).unwrap_or_default()
     }
 
-    /// The key that signed them.
-    pub(crate) fn issuer(&self) -> Option<String> {
+    /// The key that signed them; none where the JWT cannot be read.
+    #[must_use]
+    pub fn issuer(&self) -> Option<String> {
         jwt::subject(&self.jwt).map(|s| s.iss)
     }
 

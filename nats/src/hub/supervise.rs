@@ -93,8 +93,7 @@ impl Launch {
             .stdout(output.try_clone()?)
             .stderr(output)
             .process_group(0)
-            // For a start that is given up half-way. In order, it is ended before that.
-            .kill_on_drop(true)
+            .kill_on_drop(self.tethered)
             .spawn()?;
         let pid = child
             .id()

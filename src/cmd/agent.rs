@@ -1,0 +1,103 @@
+//! `fleet agent`: the agent alone.
+
+use fleet_agent::agent::{AgentStatus, StatusError, Stop, read_status};
+
+use crate::context::Context;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::interrupt::Stops;
+use crate::output::style::Paint;
+use crate::output::{Answer, Look, Said};
+use crate::service::agent::{self, AgentService};
+
+/// Runs the agent until it is asked to stop: the first wish waits for its jobs, the second does
+/// not.
+pub(crate) async fn run(cx: &mut Context) -> Outcome {
+    let mut stops = Stops::new();
+    let (machine, credentials) = agent::credentials(&cx.settings)?;
+    let urls: Vec<String> = cx.settings.hub().map(str::to_owned).into_iter().collect();
+    let hubs = match urls.is_empty() {
+        true => credentials.hubs().to_vec(),
+        false => urls.clone(),
+    };
+    let options = agent::options(&cx.settings, machine.clone(), urls, credentials)?;
+    let slots = options.slots;
+    let mut service = AgentService::start(options);
+    cx.show(&Said {
+        value: serde_json::json!({
+            "event": "started",
+            "machine": machine,
+            "slots": slots,
+            "hubs": hubs,
+        }),
+        text: format!(
+            "agent {machine} with {slots} slots, hub {}\n",
+            hubs.join(", ")
+        ),
+    })?;
+    until_ended(&mut service, &mut stops).await?;
+    Ok(0)
+}
+
+/// Waits for an agent; each wish to stop is stronger than the last.
+pub(crate) async fn until_ended(
+    service: &mut AgentService,
+    stops: &mut Stops,
+) -> Result<(), Failure> {
+    let mut how = Stop::Gracefully;
+    loop {
+        tokio::select! {
+            ended = service.ended() => return ended,
+            () = stops.next() => {
+                service.stop(how);
+                how = Stop::Now;
+            }
+        }
+    }
+}
+
+struct Shown(AgentStatus);
+
+impl Answer for Shown {
+    fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(&self.0)
+    }
+
+    fn text(&self, look: &Look) -> String {
+        let s = &self.0;
+        let link = match (s.connected, s.lease) {
+            (true, true) => Paint::Good.on("connected", look.color),
+            (true, false) => Paint::Warn.on("connected, waits for its lease", look.color),
+            (false, _) => Paint::Bad.on("not connected", look.color),
+        };
+        let mut text = format!(
+            "agent {} (process {}), {link}\nslots {}/{}, {} waiting for the hub, up since {}\n",
+            s.machine,
+            s.pid,
+            s.slots_used,
+            s.slots,
+            s.spooled,
+            look.time(s.started_at),
+        );
+        if let Some(error) = s.last_error.as_ref().filter(|_| !s.connected) {
+            text.push_str(&format!(
+                "last error: {}\n",
+                crate::output::escape::one_line(error)
+            ));
+        }
+        match s.executor_pid {
+            Some(pid) => text.push_str(&format!("executor: process {pid}\n")),
+            None => text.push_str("executor: does not answer\n"),
+        }
+        text
+    }
+}
+
+/// Says how this machine's agent is.
+pub(crate) fn status(cx: &mut Context) -> Outcome {
+    let status = read_status(&cx.settings.home).map_err(|error| match error {
+        StatusError::NotRunning(_) => Failure::new(Exit::Unavailable, error.to_string()),
+        error => Failure::internal(error.to_string()),
+    })?;
+    cx.show(&Shown(status))?;
+    Ok(0)
+}

@@ -1,0 +1,339 @@
+//! `fleet dispatch`: sends a job to whichever machine fits.
+
+use std::collections::BTreeMap;
+
+use fleet_contract::ids::{JobId, Lane, MachineId};
+use fleet_contract::record::StateWord;
+use fleet_contract::spec::{JobSpec, OnLost, Priority, Target};
+use fleet_contract::view::JobView;
+use fleet_nats::bus::Bus;
+use fleet_nats::clock::job_id;
+use fleet_nats::operate::{DispatchError, Dispatched as Sent, Placement, Survey};
+use fleet_nats::subject::stream;
+use futures_util::{StreamExt, stream as streams};
+use serde::Serialize;
+
+use crate::args::dispatch::{self as args, Dispatch};
+use crate::cmd::logs::{self, JournalTail, LogTail, OnCtrlC, Sink};
+use crate::cmd::wait::{self, Waited};
+use crate::context::Context;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::Said;
+use crate::output::jobs::{Dispatched, Ended};
+use crate::read::{self, Waiter};
+use crate::{jobspec, prefix};
+
+/// Dispatches that are under way at once.
+const AT_ONCE: usize = 128;
+
+/// Sends a job, or says what would be sent.
+pub(crate) async fn run(args: &Dispatch, cx: &mut Context) -> Outcome {
+    let spec = spec(args, cx)?;
+    let bus = cx.bus().await?;
+    let waits = args.wait || args.follow;
+    // Where to follow the journal from is known before the first job is in it.
+    let (survey, from) = tokio::try_join!(bus.survey(&spec.target), async {
+        match waits {
+            true => bus.usage(stream::JOB).await.map(|u| u.last_seq + 1),
+            false => Ok(0),
+        }
+    })?;
+    let placement = survey
+        .check(&spec.target, args.queue_anyway)
+        .map_err(|e| refused(e, &survey))?;
+    if args.dry_run {
+        return dry_run(cx, &spec, &placement);
+    }
+    let sent = send(args, cx, &bus, &spec).await?;
+    tell_who_is_away(cx, &spec.target, &placement);
+    if args.follow {
+        return follow(args, cx, &bus, from, sent).await;
+    }
+    if args.wait {
+        return until_ended(cx, &bus, from, sent).await;
+    }
+    Ok(0)
+}
+
+fn spec(args: &Dispatch, cx: &Context) -> Result<JobSpec, Failure> {
+    let target = match &args.on {
+        Some(machine) => Target::Pin(machine.clone()),
+        None => Target::Lane(Lane::any()),
+    };
+    let mut spec = jobspec::build("dispatch", &args.command, &args.world, target, cx)?;
+    spec.cwd = jobspec::travelling_cwd(&args.world, cx)?;
+    spec.on_lost = match args.on_lost {
+        args::OnLost::Ask => OnLost::Ask,
+        args::OnLost::Retry => OnLost::Retry,
+        args::OnLost::Fail => OnLost::Fail,
+    };
+    spec.priority = match args.priority {
+        args::Priority::Low => Priority::Low,
+        args::Priority::Normal => Priority::Normal,
+        args::Priority::High => Priority::High,
+    };
+    if let Some(expires) = args.expires {
+        spec.expires_ms = jobspec::millis(expires);
+    }
+    jobspec::check(&spec)?;
+    Ok(spec)
+}
+
+/// What would be dispatched.
+#[derive(Debug, Serialize)]
+struct DryRun<'a> {
+    spec: &'a JobSpec,
+    ready: &'a [MachineId],
+    away: Vec<Away<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Away<'a> {
+    machine: &'a MachineId,
+    state: &'static str,
+}
+
+fn dry_run(cx: &mut Context, spec: &JobSpec, placement: &Placement) -> Outcome {
+    let mut shown = spec.clone();
+    // Megabytes that were just read from a file are not worth showing.
+    shown.stdin = None;
+    let away: Vec<Away<'_>> = placement
+        .away
+        .iter()
+        .map(|(machine, state)| Away {
+            machine,
+            state: state.as_str(),
+        })
+        .collect();
+    let mut text = format!("would dispatch: {}\n", shown.title());
+    if !placement.ready.is_empty() {
+        text.push_str(&format!("could run it now: {}\n", names(&placement.ready)));
+    }
+    for Away { machine, state } in &away {
+        text.push_str(&format!("could run it, but is {state}: {machine}\n"));
+    }
+    if placement.nobody() {
+        text.push_str("no machine that is known could run it\n");
+    }
+    let value = DryRun {
+        spec: &shown,
+        ready: &placement.ready,
+        away,
+    };
+    cx.show(&Said { value, text })?;
+    Ok(0)
+}
+
+fn names(machines: &[MachineId]) -> String {
+    let names: Vec<&str> = machines.iter().map(MachineId::as_str).collect();
+    names.join(", ")
+}
+
+/// A job that is safe with the hub, and its journal's last sequence if it was there before.
+struct Done {
+    view: JobView,
+    existed: bool,
+}
+
+/// Sends all of them, several at once, and tells each in order.
+async fn send(
+    args: &Dispatch,
+    cx: &mut Context,
+    bus: &Bus,
+    spec: &JobSpec,
+) -> Result<Vec<Done>, Failure> {
+    let jobs: Vec<(JobId, JobSpec)> = jobs(args, spec);
+    let key = args.key.as_deref();
+    let count = jobs.len();
+    let mut sending = streams::iter(jobs)
+        .map(|(id, spec)| async move {
+            let sent = bus.dispatch(id, key, spec.clone()).await;
+            (id, spec, sent)
+        })
+        .buffered(AT_ONCE);
+    let mut done = Vec::with_capacity(count);
+    while let Some((id, spec, sent)) = sending.next().await {
+        let sent = sent.map_err(|e| {
+            let failure = not_sent(e);
+            if count > 1 {
+                cx.output.note(&format!(
+                    "{} of {count} were dispatched before this",
+                    done.len()
+                ));
+            }
+            failure
+        })?;
+        let view = view(bus, id, &spec, &sent).await?;
+        // Whoever follows wants the job's own output on standard output, and programs both.
+        if args.follow && !cx.output.is_json() {
+            cx.output.note(&format!("dispatched {id}"));
+        } else {
+            cx.show(&Dispatched(view.clone()))?;
+        }
+        done.push(Done {
+            view,
+            existed: sent.existed,
+        });
+    }
+    Ok(done)
+}
+
+fn jobs(args: &Dispatch, spec: &JobSpec) -> Vec<(JobId, JobSpec)> {
+    let Some(count) = args.count else {
+        let id = args.key.as_deref().map_or_else(job_id, JobId::from_key);
+        return vec![(id, spec.clone())];
+    };
+    (0..count)
+        .map(|index| {
+            let id = args
+                .key
+                .as_deref()
+                .map_or_else(job_id, |key| JobId::from_key_and_index(key, index));
+            let mut spec = spec.clone();
+            spec.index = Some(index);
+            (id, spec)
+        })
+        .collect()
+}
+
+/// The job as it is right after it was dispatched: no need to ask the hub for what is known.
+async fn view(bus: &Bus, id: JobId, spec: &JobSpec, sent: &Sent) -> Result<JobView, Failure> {
+    if sent.existed {
+        return Ok(JobView::of(&read::job(bus, id).await?));
+    }
+    let (lane, machine) = match &spec.target {
+        Target::Lane(lane) => (Some(lane.clone()), None),
+        Target::Pin(machine) => (None, Some(machine.clone())),
+    };
+    Ok(JobView {
+        id,
+        name: spec.name.clone(),
+        state: StateWord::Queued,
+        machine,
+        lane,
+        command: spec.command.clone(),
+        shell: spec.shell,
+        attempt: 0,
+        attempts: Vec::new(),
+        exit_code: None,
+        signal: None,
+        reason: None,
+        cancel_requested: false,
+        submitted_at: spec.submitted_at,
+        started_at: None,
+        ended_at: None,
+        submitted_by: spec.submitted_by.clone(),
+        tags: spec.tags.clone(),
+        index: spec.index,
+        revision: sent.revision,
+    })
+}
+
+/// Queued, though nobody takes work now: said, not hidden.
+fn tell_who_is_away(cx: &mut Context, target: &Target, placement: &Placement) {
+    if !placement.ready.is_empty() {
+        return;
+    }
+    let away: Vec<String> = placement
+        .away
+        .iter()
+        .map(|(machine, state)| format!("{machine} is {}", state.as_str()))
+        .collect();
+    let why = match (away.is_empty(), target) {
+        (false, _) => away.join(", "),
+        (true, Target::Pin(machine)) => format!("{machine} is not known yet"),
+        (true, Target::Lane(_)) => "no machine is known yet".to_owned(),
+    };
+    cx.output
+        .note(&format!("queued, nobody takes it now: {why}"));
+}
+
+async fn follow(
+    args: &Dispatch,
+    cx: &mut Context,
+    bus: &Bus,
+    from: u64,
+    sent: Vec<Done>,
+) -> Outcome {
+    let Some(Done { view, existed }) = sent.into_iter().next() else {
+        return Ok(0);
+    };
+    let (from, job) = match existed {
+        true => {
+            let job = read::job(bus, view.id).await?;
+            (job.last_seq + 1, Some(job))
+        }
+        false => (from, None),
+    };
+    let (mut reader, mut journal) = tokio::try_join!(
+        LogTail::open(bus, view.id),
+        JournalTail::open(bus, view.id, from, job)
+    )?;
+    let mut sink = Sink::new(cx.output.is_json(), args.raw);
+    let ended = logs::follow(cx, bus, &mut reader, &mut journal, &mut sink, OnCtrlC::Ask).await?;
+    if cx.output.is_json() {
+        cx.show(&Ended(ended.clone()))?;
+    } else if ended.state != StateWord::Succeeded {
+        cx.output.note(&crate::output::jobs::ended_line(
+            &ended,
+            &crate::output::Look::plain(),
+        ));
+    }
+    Ok(ended.exit_status().unwrap_or(0))
+}
+
+async fn until_ended(cx: &mut Context, bus: &Bus, from: u64, sent: Vec<Done>) -> Outcome {
+    let ids: Vec<JobId> = sent.iter().map(|done| done.view.id).collect();
+    let mut ended = BTreeMap::new();
+    let mut jobs = Vec::new();
+    for Done { view, existed } in sent {
+        if view.exit_status().is_some() {
+            cx.show(&Ended(view.clone()))?;
+            ended.insert(view.id, view);
+        } else if existed {
+            jobs.push((view.id, Some(read::job(bus, view.id).await?)));
+        } else {
+            jobs.push((view.id, None));
+        }
+    }
+    if jobs.is_empty() {
+        return Ok(wait::exit_code(&ids, &ended));
+    }
+    let from = jobs
+        .iter()
+        .filter_map(|(_, job)| job.as_ref().map(|job| job.last_seq + 1))
+        .fold(from, u64::min);
+    let left = jobs.iter().map(|(id, _)| *id).collect();
+    let waiter = Waiter::open(bus, from, jobs).await?;
+    let mut waited = Waited::new(left, ended);
+    wait::until_ended(cx, bus, waiter, &mut waited, &ids, None).await
+}
+
+/// Nobody can run it, or the hub has no room.
+fn refused(error: DispatchError, survey: &Survey) -> Failure {
+    match error {
+        DispatchError::UnknownMachine { machine, .. } => {
+            let known: Vec<MachineId> = survey
+                .machines
+                .iter()
+                .map(|seen| seen.presence.machine.clone())
+                .collect();
+            let text = prefix::unknown_machine(machine.as_str(), &known);
+            Failure::new(Exit::TempFail, text)
+                .next("fleet machines, or --queue-anyway if it is still to come")
+        }
+        other => not_sent(other),
+    }
+}
+
+fn not_sent(error: DispatchError) -> Failure {
+    match error {
+        DispatchError::Spec(error) => jobspec::invalid(error),
+        DispatchError::Bus(error) => error.into(),
+        DispatchError::KeyTaken { .. } => Failure::usage(error.to_string()),
+        DispatchError::OutcomeUnknown(_) => Failure::new(Exit::Unavailable, error.to_string()),
+        DispatchError::UnknownMachine { .. }
+        | DispatchError::NobodyCan(_)
+        | DispatchError::NearlyFull { .. } => Failure::new(Exit::TempFail, error.to_string()),
+    }
+}

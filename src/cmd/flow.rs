@@ -1,0 +1,191 @@
+//! `fleet flow`: all events, those of jobs and all others, in one stream.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use fleet_contract::event::EventView;
+use fleet_contract::ids::JobId;
+use fleet_contract::time::Time;
+use fleet_nats::bus::Stored;
+use fleet_nats::flow;
+use fleet_nats::subject::{self, stream};
+use fleet_nats::tail::{From, Next, Tail};
+
+use crate::args::Flow;
+use crate::context::Context;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::interrupt::Interrupts;
+use crate::output::events::EventLine;
+use crate::{clock, read};
+
+/// How far back is shown where nothing is said.
+const SINCE: Duration = Duration::from_secs(3600);
+/// Events of one stream that wait for the other while both are read; then the older is shown.
+const AHEAD_MAX: usize = 4096;
+
+/// Shows events.
+pub(crate) async fn run(args: &Flow, cx: &mut Context) -> Outcome {
+    let bus = cx.bus().await?;
+    let job = match &args.job {
+        Some(text) => Some(read::resolve(&bus, text).await?),
+        None => None,
+    };
+    let from = match (args.since, args.follow) {
+        (Some(since), _) => From::Time(before(clock::now(), since)),
+        (None, true) => From::New,
+        (None, false) => From::Time(before(clock::now(), SINCE)),
+    };
+    let filter = Filter { args, job };
+    let jobs = job.map_or_else(|| subject::JOBS.to_owned(), subject::job_all);
+    let (journal, flow) = tokio::try_join!(
+        Tail::open(&bus, stream::JOB, std::slice::from_ref(&jobs), from),
+        async { Tail::open(&bus, stream::FLOW, &[subject::FLOWS.to_owned()], from).await },
+    )?;
+    let mut merged = Merged::new(journal, flow);
+    let mut interrupts = Interrupts::new();
+    loop {
+        let message = tokio::select! {
+            message = merged.next(args.follow) => message?,
+            () = interrupts.next() => return Ok(Exit::Interrupted.code()),
+        };
+        let Some(message) = message else {
+            return Ok(0);
+        };
+        match flow::event(&message) {
+            Ok(event) if filter.takes(&event) => cx.show(&EventLine(event))?,
+            Ok(_) => {}
+            Err(error) => cx.output.note(&format!("an event cannot be read: {error}")),
+        }
+    }
+}
+
+fn before(now: Time, span: Duration) -> Time {
+    let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    Time::from_micros(now.as_micros().saturating_sub(micros))
+}
+
+struct Filter<'a> {
+    args: &'a Flow,
+    job: Option<JobId>,
+}
+
+impl Filter<'_> {
+    fn takes(&self, event: &EventView) -> bool {
+        let machine = self.args.machine.is_none() || self.args.machine == event.machine;
+        let job = self.job.is_none() || self.job == event.job;
+        let kind = self.args.kind.as_ref().is_none_or(|kind| {
+            event
+                .kind
+                .strip_prefix(kind.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || kind.ends_with('.'))
+        });
+        machine && job && kind
+    }
+}
+
+/// Two streams as one: in the order in which the hub stored them while both are caught up on, then
+/// as they come.
+struct Merged {
+    sides: [Side; 2],
+}
+
+struct Side {
+    tail: Tail,
+    ahead: VecDeque<Stored>,
+    caught_up: bool,
+}
+
+impl Merged {
+    fn new(a: Tail, b: Tail) -> Self {
+        let side = |tail| Side {
+            tail,
+            ahead: VecDeque::new(),
+            caught_up: false,
+        };
+        Self {
+            sides: [side(a), side(b)],
+        }
+    }
+
+    /// The next message; none at the end of what was there, unless it goes on. Safe to drop and
+    /// call again.
+    async fn next(&mut self, follow: bool) -> Result<Option<Stored>, Failure> {
+        loop {
+            let [a, b] = &mut self.sides;
+            let a_ready = a.caught_up || !a.ahead.is_empty();
+            let b_ready = b.caught_up || !b.ahead.is_empty();
+            if a_ready && b_ready || a.full() || b.full() {
+                let oldest = match (a.ahead.front(), b.ahead.front()) {
+                    (Some(x), Some(y)) if x.time <= y.time => a.ahead.pop_front(),
+                    (_, Some(_)) => b.ahead.pop_front(),
+                    (Some(_), None) => a.ahead.pop_front(),
+                    (None, None) => None,
+                };
+                if oldest.is_some() {
+                    return Ok(oldest);
+                }
+                if !follow {
+                    return Ok(None);
+                }
+            }
+            tokio::select! {
+                next = a.tail.next(), if follow || !a.caught_up => a.take(next?),
+                next = b.tail.next(), if follow || !b.caught_up => b.take(next?),
+            }
+        }
+    }
+}
+
+impl Side {
+    fn full(&self) -> bool {
+        self.ahead.len() >= AHEAD_MAX
+    }
+
+    fn take(&mut self, next: Next) {
+        match next {
+            Next::CaughtUp => self.caught_up = true,
+            Next::Message(message, _) => self.ahead.push_back(*message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fleet_contract::ids::MessageId;
+
+    #[test]
+    fn a_kind_is_matched_whole_or_as_a_beginning() {
+        let event = EventView {
+            id: MessageId::from_random([0; 10]),
+            seq: 1,
+            time: Time::default(),
+            machine: Some("studio".parse().unwrap()),
+            kind: "machine.lost".to_owned(),
+            job: None,
+            attempt: None,
+            data: serde_json::Value::Null,
+        };
+        let takes = |kind: Option<&str>, machine: Option<&str>| {
+            let args = Flow {
+                follow: false,
+                since: None,
+                machine: machine.map(|m| m.parse().unwrap()),
+                kind: kind.map(str::to_owned),
+                job: None,
+            };
+            Filter {
+                args: &args,
+                job: None,
+            }
+            .takes(&event)
+        };
+        assert!(takes(None, None));
+        assert!(takes(Some("machine"), Some("studio")));
+        assert!(takes(Some("machine.lost"), None));
+        assert!(takes(Some("machine."), None));
+        assert!(!takes(Some("mach"), None));
+        assert!(!takes(Some("machine.lost.x"), None));
+        assert!(!takes(None, Some("mini")));
+    }
+}

@@ -1,0 +1,221 @@
+//! `fleet hub`: the hub alone, and its care.
+
+use std::path::Path;
+
+use fleet_contract::ids::MachineId;
+use fleet_nats::bus::Usage;
+use fleet_nats::hub::{HubRecord, IdentityError, Permission, issue_credentials};
+use fleet_nats::subject::stream;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::environment::host_name;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::interrupt::Stops;
+use crate::output::table::{Cell, Column, Table};
+use crate::output::{Answer, Look, Said};
+use crate::service::hub::{self, HubService};
+use crate::{clock, private_file, words};
+
+/// Runs the hub until it is asked to stop.
+pub(crate) async fn run(cx: &mut Context) -> Outcome {
+    let mut stops = Stops::new();
+    let output = &mut cx.output;
+    let mut tell = |text: &str| output.note(text);
+    let service = HubService::start(&cx.settings, &cx.environment, &mut tell).await?;
+    for warning in service.hub().warnings() {
+        cx.output.note(&warning);
+    }
+    let ready = serde_json::json!({
+        "event": "ready",
+        "hub": service.hub().url(),
+        "monitor": service.hub().monitor_url(),
+        "server_pid": service.hub().pid(),
+        "took_ms": u64::try_from(service.took.as_millis()).unwrap_or(u64::MAX),
+    });
+    let text = format!(
+        "hub ready at {} in {}\n",
+        service.hub().url(),
+        words::span(service.took)
+    );
+    cx.show(&Said { value: ready, text })?;
+    stops.next().await;
+    service.stop().await?;
+    Ok(0)
+}
+
+/// How a hub is.
+#[derive(Debug, Serialize)]
+struct Status {
+    hub: String,
+    state: &'static str,
+    /// Only where the hub is this machine's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u64>,
+    streams: Vec<StreamStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct StreamStatus {
+    stream: &'static str,
+    messages: u64,
+    bytes: u64,
+    max_bytes: u64,
+    last_seq: u64,
+}
+
+impl Answer for Status {
+    fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
+    }
+
+    fn text(&self, look: &Look) -> String {
+        let mut table = Table::new(&[
+            Column::new("STREAM"),
+            Column::new("MESSAGES").right(),
+            Column::new("BYTES").right(),
+            Column::new("LIMIT").right(),
+        ]);
+        for s in &self.streams {
+            table.row(vec![
+                Cell::new(s.stream),
+                Cell::new(s.messages.to_string()),
+                Cell::new(words::bytes(s.bytes)),
+                Cell::new(words::bytes(s.max_bytes)),
+            ]);
+        }
+        format!(
+            "hub {} at {}\n{}",
+            self.state,
+            self.hub,
+            table.render(look.width, look.color)
+        )
+    }
+}
+
+const STREAMS: [&str; 8] = [
+    stream::JOB,
+    stream::WORK,
+    stream::PIN,
+    stream::LANE,
+    stream::PRES,
+    stream::FLOW,
+    stream::LOG,
+    stream::LEASE,
+];
+
+/// Says how the hub is.
+pub(crate) async fn status(cx: &mut Context) -> Outcome {
+    let record = HubRecord::load(&cx.settings.home).map_err(|e| Failure::config(e.to_string()))?;
+    let bus = cx.bus().await?;
+    let mut streams = Vec::new();
+    for name in STREAMS {
+        let Usage {
+            messages,
+            bytes,
+            max_bytes,
+            last_seq,
+            ..
+        } = bus.usage(name).await?;
+        streams.push(StreamStatus {
+            stream: name,
+            messages,
+            bytes,
+            max_bytes,
+            last_seq,
+        });
+    }
+    let local = record.as_ref().map(|r| format!("nats://{}", r.listen));
+    let hub = cx.settings.hub().map(str::to_owned).or(local);
+    cx.show(&Status {
+        hub: hub.unwrap_or_else(|| "where the credentials say".to_owned()),
+        state: "up",
+        epoch: record.map(|r| r.epoch),
+        streams,
+    })?;
+    Ok(0)
+}
+
+/// Gets the pinned server.
+pub(crate) fn install_server(cx: &mut Context) -> Outcome {
+    let output = &mut cx.output;
+    let mut tell = |text: &str| output.note(text);
+    let installed = hub::install(&cx.settings.home, &mut tell)?;
+    let path = installed.path.display().to_string();
+    let text = match installed.already {
+        true => format!("{path} is there already\n"),
+        false => format!("{path}\n"),
+    };
+    cx.show(&Said {
+        value: serde_json::json!({
+            "path": path,
+            "already": installed.already,
+            "version": fleet_nats::hub::PINNED_VERSION,
+        }),
+        text,
+    })?;
+    Ok(0)
+}
+
+/// Writes credentials for another machine.
+pub(crate) fn credentials(machine: &MachineId, out: &Path, cx: &mut Context) -> Outcome {
+    let hubs = vec![address_for_others(cx)?];
+    let issued_at = clock::now().as_micros() / 1_000_000;
+    let home = &cx.settings.home;
+    let text = issue_credentials(
+        home,
+        issued_at,
+        machine.as_str(),
+        Permission::Worker,
+        hubs.clone(),
+    )
+    .map_err(|error| match error {
+        IdentityError::Missing(_) => {
+            Failure::config(error.to_string()).next("fleet up, or fleet hub run, here first")
+        }
+        error => Failure::config(error.to_string()),
+    })?;
+    private_file::create(out, text.as_bytes()).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => Failure::usage(format!(
+            "{} exists already: choose another name",
+            out.display()
+        )),
+        _ => Failure::new(
+            Exit::Internal,
+            format!("cannot write {}: {e}", out.display()),
+        ),
+    })?;
+    let text = format!(
+        "{} for {machine}, who will look for the hub at {}\n\
+         keep it secret, bring it there, and type: fleet agent run --credentials FILE\n",
+        out.display(),
+        hubs.join(", ")
+    );
+    cx.show(&Said {
+        value: serde_json::json!({ "machine": machine, "file": out, "hubs": hubs }),
+        text,
+    })?;
+    Ok(0)
+}
+
+/// Where other machines reach this hub: what was said, else what it listens on.
+fn address_for_others(cx: &mut Context) -> Result<String, Failure> {
+    if let Some(url) = cx.settings.hub() {
+        return Ok(url.to_owned());
+    }
+    let record = HubRecord::load(&cx.settings.home).map_err(|e| Failure::config(e.to_string()))?;
+    let listen = record.map(|r| r.listen).unwrap_or_default();
+    let Ok(address) = listen.parse::<std::net::SocketAddr>() else {
+        return Err(Failure::config("no hub was started here yet")
+            .next("fleet up, or fleet hub run, here first"));
+    };
+    if address.ip().is_loopback() {
+        cx.output.note(&format!(
+            "the hub listens on {address} only: other machines need --listen ADDRESS at its start"
+        ));
+    }
+    if address.ip().is_unspecified() {
+        return Ok(format!("nats://{}:{}", host_name(), address.port()));
+    }
+    Ok(format!("nats://{address}"))
+}

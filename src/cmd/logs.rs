@@ -1,0 +1,307 @@
+//! `fleet logs`: what a job wrote, from line one.
+
+use data_encoding::BASE64;
+use fleet_contract::ids::{AttemptId, JobId, MachineId};
+use fleet_contract::job::Job;
+use fleet_contract::outcome::OutputStream;
+use fleet_contract::time::Time;
+use fleet_contract::view::JobView;
+use fleet_nats::bus::Bus;
+use fleet_nats::journal::{Entry, fold};
+use fleet_nats::output::Chunk;
+use fleet_nats::subject::{self, stream};
+use fleet_nats::tail::{From, Next, Tail};
+use serde::Serialize;
+
+use crate::args::Logs;
+use crate::cmd::wait::{self, AfterInterrupt};
+use crate::context::Context;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::interrupt::Interrupts;
+use crate::output::log::JobOutput;
+use crate::output::{Answer, Look};
+use crate::read;
+
+/// Shows a job's output.
+pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
+    let bus = cx.bus().await?;
+    let id = read::resolve(&bus, &args.job).await?;
+    let job = read::job(&bus, id).await?;
+    let mut sink = Sink::new(cx.output.is_json(), args.raw);
+    let mut reader = LogTail::open(&bus, id).await?;
+    if args.follow {
+        let mut journal = JournalTail::open(&bus, id, job.last_seq + 1, Some(job)).await?;
+        follow(
+            cx,
+            &bus,
+            &mut reader,
+            &mut journal,
+            &mut sink,
+            OnCtrlC::Stop,
+        )
+        .await?;
+    } else {
+        while let Some(chunk) = reader.next().await? {
+            sink.write(cx, &chunk)?;
+        }
+        sink.finish(cx, &JobView::of(&job))?;
+    }
+    Ok(0)
+}
+
+/// A chunk of output for programs.
+#[derive(Debug, Serialize)]
+struct ChunkView<'a> {
+    job: JobId,
+    machine: &'a MachineId,
+    attempt: AttemptId,
+    seq: u64,
+    stream: OutputStream,
+    time: Time,
+    /// Its bytes as text, where they are UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    /// Its bytes in base64, where they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+impl Answer for ChunkView<'_> {
+    fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
+    }
+
+    fn text(&self, _: &Look) -> String {
+        self.text.unwrap_or_default().to_owned()
+    }
+}
+
+/// Where chunks go, and what is known of those that came.
+pub(crate) struct Sink {
+    json: bool,
+    output: JobOutput<std::io::BufWriter<std::io::Stdout>, std::io::Stderr>,
+    attempt: Option<AttemptId>,
+    last: u64,
+    missing: u64,
+}
+
+impl Sink {
+    /// On this process's streams.
+    pub(crate) fn new(json: bool, raw: bool) -> Self {
+        Self {
+            json,
+            output: JobOutput::here(raw),
+            attempt: None,
+            last: 0,
+            missing: 0,
+        }
+    }
+
+    fn write(&mut self, cx: &mut Context, chunk: &Chunk) -> Result<(), Failure> {
+        if self.attempt != Some(chunk.head.attempt) {
+            if self.attempt.is_some() {
+                self.output.finish()?;
+                cx.output
+                    .note(&format!("the next attempt, on {}", chunk.machine));
+            }
+            self.attempt = Some(chunk.head.attempt);
+            self.last = 0;
+        }
+        // A chunk that was stored twice is shown once.
+        if chunk.head.seq <= self.last {
+            return Ok(());
+        }
+        self.last = chunk.head.seq;
+        if chunk.head.missing > 0 {
+            self.missing += chunk.head.missing;
+            self.output.flush()?;
+            cx.output
+                .note(&format!("{} chunks are missing here", chunk.head.missing));
+        }
+        if self.json {
+            return cx.show(&view(chunk));
+        }
+        Ok(self.output.write(chunk.head.stream, &chunk.bytes)?)
+    }
+
+    /// Whether everything that this job wrote in its last attempt has come.
+    fn complete(&self, job: &JobView) -> bool {
+        self.waits_for(job) == 0
+    }
+
+    fn waits_for(&self, job: &JobView) -> u64 {
+        let Some(last) = job.attempts.last() else {
+            return 0;
+        };
+        let have = if self.attempt == Some(last.id) {
+            self.last
+        } else {
+            0
+        };
+        last.output.chunks.saturating_sub(have)
+    }
+
+    fn finish(&mut self, cx: &mut Context, job: &JobView) -> Result<(), Failure> {
+        self.output.finish()?;
+        let left = self.waits_for(job);
+        if let Some(machine) = job.machine.as_ref().filter(|_| left > 0) {
+            cx.output.note(&format!("{left} chunks still on {machine}"));
+        }
+        let dropped: u64 = job
+            .attempts
+            .iter()
+            .map(|a| a.output.stdout.dropped + a.output.stderr.dropped)
+            .sum();
+        if dropped > 0 {
+            cx.output.note(&format!(
+                "{dropped} bytes were dropped: over the limit that is kept"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn view(chunk: &Chunk) -> ChunkView<'_> {
+    let text = std::str::from_utf8(&chunk.bytes).ok();
+    ChunkView {
+        job: chunk.job,
+        machine: &chunk.machine,
+        attempt: chunk.head.attempt,
+        seq: chunk.head.seq,
+        stream: chunk.head.stream,
+        time: chunk.head.time,
+        base64: text.is_none().then(|| BASE64.encode(&chunk.bytes)),
+        text,
+    }
+}
+
+/// A reader of a job's output.
+pub(crate) struct LogTail(Tail, u64);
+
+impl LogTail {
+    /// From line one.
+    pub(crate) async fn open(bus: &Bus, job: JobId) -> Result<Self, Failure> {
+        let filters = [subject::log_all(job)];
+        let tail = Tail::open(bus, stream::LOG, &filters, From::First).await?;
+        Ok(Self(tail, 0))
+    }
+
+    /// The next chunk; none once, when all that was there at the beginning has been read.
+    async fn next(&mut self) -> Result<Option<Chunk>, Failure> {
+        loop {
+            match self.0.next().await? {
+                Next::CaughtUp => return Ok(None),
+                Next::Message(message, left) => match Chunk::of(&message) {
+                    Ok(chunk) => {
+                        self.1 = left;
+                        return Ok(Some(chunk));
+                    }
+                    Err(error) => tracing::warn!(%error, "a chunk cannot be read"),
+                },
+            }
+        }
+    }
+}
+
+/// A reader of one job's journal.
+pub(crate) struct JournalTail {
+    tail: Tail,
+    job: Option<Job>,
+}
+
+impl JournalTail {
+    /// From this sequence on, which is at or before its first record if the job is not given.
+    pub(crate) async fn open(
+        bus: &Bus,
+        id: JobId,
+        from: u64,
+        job: Option<Job>,
+    ) -> Result<Self, Failure> {
+        let filters = [subject::job_all(id)];
+        let tail = Tail::open(bus, stream::JOB, &filters, From::Seq(from)).await?;
+        Ok(Self { tail, job })
+    }
+
+    fn view(&self) -> Option<JobView> {
+        self.job.as_ref().map(JobView::of)
+    }
+
+    async fn next(&mut self) -> Result<(), Failure> {
+        if let Next::Message(message, _) = self.tail.next().await?
+            && let Some(entry) = Entry::of(&message)
+        {
+            fold(&mut self.job, &entry);
+        }
+        Ok(())
+    }
+}
+
+/// What Ctrl-C means to a follower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnCtrlC {
+    /// It only looks: stop looking.
+    Stop,
+    /// It dispatched the job: ask.
+    Ask,
+}
+
+/// How long the output's rest is waited for once the job has ended.
+const REST: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Shows output as it comes until the job has ended and all of it is here.
+pub(crate) async fn follow(
+    cx: &mut Context,
+    bus: &Bus,
+    reader: &mut LogTail,
+    journal: &mut JournalTail,
+    sink: &mut Sink,
+    on_ctrl_c: OnCtrlC,
+) -> Result<JobView, Failure> {
+    let mut give_up: Option<tokio::time::Instant> = None;
+    let mut interrupts = Interrupts::new();
+    loop {
+        if let Some(job) = journal.view().filter(|job| job.exit_status().is_some()) {
+            let deadline = *give_up.get_or_insert_with(|| tokio::time::Instant::now() + REST);
+            if sink.complete(&job) || tokio::time::Instant::now() >= deadline {
+                sink.finish(cx, &job)?;
+                return Ok(job);
+            }
+        } else {
+            give_up = None;
+        }
+        tokio::select! {
+            biased;
+            () = interrupts.next() => {
+                sink.output.flush()?;
+                let ids: Vec<JobId> = journal.view().map(|job| job.id).into_iter().collect();
+                let leave = on_ctrl_c == OnCtrlC::Stop
+                    || matches!(wait::on_interrupt(cx, bus, &ids, &mut interrupts).await?, AfterInterrupt::Leave);
+                if leave {
+                    return Err(Failure::Exit(Exit::Interrupted.code()));
+                }
+            }
+            chunk = reader.next() => match chunk? {
+                Some(chunk) => {
+                    sink.write(cx, &chunk)?;
+                    // Several chunks that came at once make one write.
+                    if reader.1 == 0 {
+                        sink.output.flush()?;
+                    }
+                    if give_up.is_some() {
+                        give_up = Some(tokio::time::Instant::now() + REST);
+                    }
+                }
+                None => sink.output.flush()?,
+            },
+            changed = journal.next() => changed?,
+            () = until(give_up) => {}
+        }
+    }
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,135 @@
+//! What a verb needs: settings, environment, where to answer, and the way to the hub.
+
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fleet_nats::bus::{Bus, BusError};
+use fleet_nats::connect::{self, ConnectError, ConnectOptions};
+use fleet_nats::hub::{Credentials, CredentialsError};
+
+use crate::config::Settings;
+use crate::environment::Environment;
+use crate::failure::{Exit, Failure};
+use crate::output::{Answer, Output};
+
+/// The hub's address where nothing says another.
+const DEFAULT_HUB: &str = "nats://127.0.0.1:4222";
+
+/// What a verb needs.
+pub(crate) struct Context {
+    /// The process's environment.
+    pub(crate) environment: Environment,
+    /// Every setting.
+    pub(crate) settings: Settings,
+    /// Where answers go.
+    pub(crate) output: Box<dyn Output>,
+}
+
+impl Context {
+    /// Answers.
+    pub(crate) fn show(&mut self, answer: &dyn Answer) -> Result<(), Failure> {
+        Ok(self.output.show(answer)?)
+    }
+
+    /// The bus, connected as the operator, within two seconds.
+    pub(crate) async fn bus(&self) -> Result<Bus, Failure> {
+        let credentials = self.operator().await?;
+        let urls = self.settings.hub().map(str::to_owned);
+        let options = ConnectOptions {
+            urls: urls.into_iter().collect(),
+            ..ConnectOptions::new("fleet", credentials)
+        };
+        let link = connect::connect(&options).await.map_err(no_hub)?;
+        Ok(Bus::new(link.client().clone()))
+    }
+
+    /// The credentials this person acts with: those that were named, or the operator's that the
+    /// hub left under `FLEET_HOME`.
+    async fn operator(&self) -> Result<Credentials, Failure> {
+        let named = self.settings.path("credentials").map(PathBuf::from);
+        let path = named.unwrap_or_else(|| self.settings.home.operator_credentials());
+        match Credentials::load(&path) {
+            Ok(credentials) => Ok(credentials),
+            Err(CredentialsError::Missing(path)) => Err(self.without_credentials(path).await),
+            Err(error) => Err(Failure::config(format!("{}: {error}", path.display()))),
+        }
+    }
+
+    /// Nobody gave credentials: either there is no hub at all, or one that asks for them.
+    async fn without_credentials(&self, missing: PathBuf) -> Failure {
+        let url = self.settings.hub().unwrap_or(DEFAULT_HUB).to_owned();
+        match reach(&url).await {
+            Err(why) => Failure::new(Exit::Unavailable, format!("no hub at {url}: {why}"))
+                .next("fleet up, or fleet run -- CMD to run it here without one"),
+            Ok(()) => Failure::new(
+                Exit::NoPermission,
+                format!(
+                    "no credentials for the hub at {url}: {} does not exist",
+                    missing.display()
+                ),
+            )
+            .next("--credentials FILE with the operator.creds of the hub's FLEET_HOME"),
+        }
+    }
+}
+
+/// Whether anybody listens there.
+async fn reach(url: &str) -> Result<(), String> {
+    let authority = url
+        .split_once("://")
+        .map_or(url, |(_, rest)| rest)
+        .to_owned();
+    let connected = async {
+        let addresses = tokio::task::spawn_blocking(move || authority.to_socket_addrs())
+            .await
+            .map_err(|e| e.to_string())?
+            .map_err(|_| "unknown host".to_owned())?;
+        let addresses: Vec<_> = addresses.collect();
+        tokio::net::TcpStream::connect(addresses.as_slice())
+            .await
+            .map(drop)
+            .map_err(|e| match e.kind() {
+                std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+                _ => e.to_string(),
+            })
+    };
+    tokio::time::timeout(Duration::from_millis(1500), connected)
+        .await
+        .unwrap_or_else(|_| Err("timed out".to_owned()))
+}
+
+/// Why there is no connection, with the exit code for it.
+pub(crate) fn no_hub(error: ConnectError) -> Failure {
+    let text = error.to_string();
+    match error {
+        ConnectError::Unreachable(_) | ConnectError::Broken(_) => {
+            Failure::new(Exit::Unavailable, text)
+                .next("fleet up, or fleet run -- CMD to run it here without one")
+        }
+        ConnectError::Refused { .. } => Failure::new(Exit::NoPermission, text),
+        ConnectError::NoAddress
+        | ConnectError::Address { .. }
+        | ConnectError::Credentials { .. } => Failure::config(text),
+        ConnectError::NoJetStream { .. } | ConnectError::TooOld { .. } => {
+            Failure::new(Exit::Unavailable, text)
+        }
+    }
+}
+
+impl From<BusError> for Failure {
+    fn from(error: BusError) -> Self {
+        let exit = match &error {
+            BusError::NoAnswer { .. } | BusError::Closed(_) | BusError::NoResponders(_) => {
+                Exit::Unavailable
+            }
+            BusError::Full(_) | BusError::Moved(_) => Exit::TempFail,
+            BusError::Server { .. } | BusError::Wire(_) => Exit::Internal,
+        };
+        let failure = Self::new(exit, error.to_string());
+        match exit {
+            Exit::Unavailable => failure.next("fleet hub status"),
+            _ => failure,
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The hub as a service: the server, the streams, the keeper; started and stopped in order.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use fleet_contract::event::kind;
+use fleet_contract::keeper::Retention;
+use fleet_nats::bus::Bus;
+use fleet_nats::connect::{ConnectOptions, connect, connect_for_ever};
+use fleet_nats::flow::NewEvent;
+use fleet_nats::home::Home;
+use fleet_nats::hub::{
+    FindError, Hub, HubError, HubEvent, HubOptions, InstallError, Progress, SearchPath,
+    find_server, install_server,
+};
+use fleet_nats::{clock, keeper, subject};
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+use crate::config::{Origin, Settings};
+use crate::context::no_hub;
+use crate::environment::Environment;
+use crate::failure::{Exit, Failure};
+use crate::words;
+
+/// How long the hub's own connections may take once its server is healthy.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Told while something takes long.
+pub(crate) type Tell<'a> = &'a mut dyn FnMut(&str);
+
+/// A hub that serves.
+pub(crate) struct HubService {
+    hub: Hub,
+    bus: Bus,
+    keeper: JoinHandle<()>,
+    teller: JoinHandle<()>,
+    boot: String,
+    /// From the beginning of the start until it served.
+    pub(crate) took: Duration,
+}
+
+impl HubService {
+    /// Finds or installs a server, starts it, makes the streams, starts the keeper.
+    pub(crate) async fn start(
+        settings: &Settings,
+        environment: &Environment,
+        tell: Tell<'_>,
+    ) -> Result<Self, Failure> {
+        let begun = Instant::now();
+        let server = server(settings, environment, tell)?;
+        let options = HubOptions {
+            listen: settings.listen(),
+            ..HubOptions::new(settings.home.clone(), server)
+        };
+        let hub = Hub::start(options).await.map_err(hub_failed)?;
+        match Self::serve(&hub).await {
+            Ok((bus, keeper, teller, boot)) => Ok(Self {
+                hub,
+                bus,
+                keeper,
+                teller,
+                boot,
+                took: begun.elapsed(),
+            }),
+            Err(failure) => {
+                // The first failure is the one to tell.
+                let _ = hub.stop().await;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn serve(hub: &Hub) -> Result<(Bus, JoinHandle<()>, JoinHandle<()>, String), Failure> {
+        let internal = |e: fleet_nats::hub::IdentityError| Failure::internal(e.to_string());
+        let options = ConnectOptions {
+            fail_within: CONNECT_WITHIN,
+            ..ConnectOptions::new("fleet keeper", hub.keeper_credentials().map_err(internal)?)
+        };
+        let link = connect(&options).await.map_err(no_hub)?;
+        let bus = Bus::new(link.client().clone());
+        let made = keeper::prepare(&bus, hub.record().max_file_store).await?;
+        tracing::debug!(?made, "streams");
+        let system = hub.system_credentials().map_err(internal)?;
+        let system = connect_for_ever(&ConnectOptions::new("fleet hub", system))
+            .await
+            .map_err(no_hub)?;
+        let keeper = tokio::spawn(keeper::run(
+            bus.clone(),
+            system.client().clone(),
+            Retention::default(),
+            clock::message_id().to_string(),
+        ));
+        // The keeper counts its own events; these are another writer's.
+        let boot = clock::message_id().to_string();
+        let started = json!({ "url": hub.url(), "version": env!("CARGO_PKG_VERSION") });
+        tell_event(&bus, &boot, 1, kind::HUB_STARTED, started).await;
+        let teller = tokio::spawn(tell_restarts(bus.clone(), boot.clone(), hub.events()));
+        Ok((bus, keeper, teller, boot))
+    }
+
+    /// The hub itself.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// The bus, as the keeper's user.
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// Stops keeper and server in order.
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
+        self.teller.abort();
+        tell_event(
+            &self.bus,
+            &self.boot,
+            u64::MAX,
+            kind::HUB_STOPPING,
+            Value::Null,
+        )
+        .await;
+        self.keeper.abort();
+        self.hub.stop().await.map_err(hub_failed)
+    }
+}
+
+async fn tell_event(bus: &Bus, boot: &str, seq: u64, kind: &'static str, detail: Value) {
+    let event = NewEvent {
+        kind,
+        machine: None,
+        job: None,
+        attempt: None,
+        detail,
+    };
+    if let Err(error) = bus.put_event(subject::HUB, &event, boot, seq).await {
+        tracing::warn!(%error, kind, "an event was not stored");
+    }
+}
+
+/// Tells each restart of the server; ends with the hub.
+async fn tell_restarts(bus: Bus, boot: String, mut events: broadcast::Receiver<HubEvent>) {
+    let mut seq = 1;
+    let mut died = None;
+    loop {
+        match events.recv().await {
+            Ok(HubEvent::ServerExited { pid, reason, .. }) => {
+                tracing::warn!(pid, reason, "nats-server ended and is started again");
+                died = Some(reason);
+            }
+            Ok(HubEvent::RestartFailed { reason, .. }) => {
+                tracing::warn!(reason, "nats-server cannot be started again yet");
+            }
+            Ok(HubEvent::ServerRestarted { after, .. }) => {
+                seq += 1;
+                let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                let detail = json!({ "reason": died.take(), "after_ms": after });
+                tell_event(&bus, &boot, seq, kind::HUB_SERVER_RESTARTED, detail).await;
+            }
+            Ok(HubEvent::Stopped) | Err(broadcast::error::RecvError::Closed) => return,
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+        }
+    }
+}
+
+/// The server to run: found, or installed where nobody named one.
+fn server(
+    settings: &Settings,
+    environment: &Environment,
+    tell: Tell<'_>,
+) -> Result<PathBuf, Failure> {
+    let named = settings.path("nats_server").map(PathBuf::from);
+    let variable = matches!(
+        settings.get("nats_server").map(|s| &s.origin),
+        Some(Origin::Variable(_))
+    );
+    let search = SearchPath {
+        flag: named.clone().filter(|_| !variable),
+        variable: named.filter(|_| variable),
+        path: environment.path.clone(),
+    };
+    // Blocks while versions are asked for; nothing else runs in this process yet.
+    match find_server(&search, &settings.home) {
+        Ok(found) => Ok(found.path),
+        Err(error @ FindError::NotFound(_)) => {
+            tell(&format!("{error}"));
+            install(&settings.home, tell).map(|installed| installed.path)
+        }
+        Err(error) => Err(Failure::config(error.to_string())),
+    }
+}
+
+/// Installs the pinned server, saying how far it is.
+pub(crate) fn install(home: &Home, tell: Tell<'_>) -> Result<fleet_nats::hub::Installed, Failure> {
+    let mut tenths = 0;
+    let installed = install_server(home, |progress| match progress {
+        Progress::Waiting => tell("another fleet installs nats-server here: waiting for it"),
+        Progress::Downloading { with } => {
+            tell(&format!(
+                "fetching nats-server {} with {with}",
+                fleet_nats::hub::PINNED_VERSION
+            ));
+        }
+        Progress::Received { bytes, total } => {
+            let now = bytes.saturating_mul(10).checked_div(total).unwrap_or(0);
+            if now > tenths {
+                tenths = now;
+                tell(&format!(
+                    "{} of {}",
+                    words::bytes(bytes),
+                    words::bytes(total)
+                ));
+            }
+        }
+        Progress::Unpacking { bytes } => tell(&format!("unpacking {}", words::bytes(bytes))),
+    });
+    installed.map_err(|error| {
+        let exit = match &error {
+            InstallError::NoClient | InstallError::Platform { .. } => Exit::Config,
+            InstallError::Download { .. } => Exit::Unavailable,
+            _ => Exit::Internal,
+        };
+        Failure::new(exit, error.to_string())
+    })
+}
+
+/// A hub that did not start or stop: what the person can mend is configuration.
+pub(crate) fn hub_failed(error: HubError) -> Failure {
+    let exit = match &error {
+        HubError::NotWritable { .. }
+        | HubError::InUse { .. }
+        | HubError::PortTaken { .. }
+        | HubError::Listen { .. }
+        | HubError::Identity(_)
+        | HubError::Record(_) => Exit::Config,
+        _ => Exit::Internal,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// A file of the hub's that cannot be used.
+pub(crate) fn file_failed(what: &str, path: &std::path::Path, error: &io::Error) -> Failure {
+    Failure::config(format!("{what}: {}: {error}", path.display()))
+}

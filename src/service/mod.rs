@@ -1,0 +1,5 @@
+//! What runs on: the hub, the agent, and both in the background.
+
+pub(crate) mod agent;
+pub(crate) mod background;
+pub(crate) mod hub;
