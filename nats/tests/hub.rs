@@ -17,7 +17,7 @@ use fleet_nats::connect::{
 };
 use fleet_nats::hub::{
     Credentials, Hub, HubError, HubEvent, HubOptions, HubRecord, PeerEvent, PeerEventKind,
-    Permission,
+    Permission, running_hub,
 };
 use fleet_nats::testing::{TestHub, test_server};
 use futures_util::StreamExt;
@@ -98,7 +98,10 @@ async fn a_second_hub_on_the_same_folder_is_refused() {
         "{error}"
     );
     assert!(error.to_string().contains(&format!("process {me}")));
+    let home = first.home().clone();
+    assert_eq!(running_hub(&home), Some(me));
     first.stop().await.unwrap();
+    assert_eq!(running_hub(&home), None);
     // And then the folder is free again.
     let again = Hub::start(TestHub::options(folder.path()).await)
         .await
@@ -315,9 +318,38 @@ async fn a_dropped_hub_leaves_no_server() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = TestHub::options(folder.path()).await;
     options.tethered = false;
-    let hub = Hub::start(options).await.unwrap();
+    let hub = Hub::start(options.clone()).await.unwrap();
     let server = hub.pid().unwrap();
     drop(hub);
+    until(|| is_gone(server)).await;
+    // In order, not by force.
+    let log = std::fs::read_to_string(options.home.server_log()).unwrap();
+    assert!(log.contains("Server Exiting"), "{log}");
+}
+
+#[tokio::test]
+async fn a_start_given_up_half_way_leaves_no_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = TestHub::options(folder.path()).await;
+    options.tethered = false;
+    let pid_file = options.home.server_pid();
+    let server = {
+        let mut start = std::pin::pin!(Hub::start(options));
+        // Given up as soon as there is a process.
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut start => panic!("it was started before it could be given up"),
+                () = tokio::task::yield_now() => {}
+            }
+            if let Some(pid) = std::fs::read_to_string(&pid_file)
+                .ok()
+                .and_then(|text| text.trim().parse::<u32>().ok())
+            {
+                break pid;
+            }
+        }
+    };
     until(|| is_gone(server)).await;
 }
 
@@ -376,7 +408,7 @@ async fn the_store_and_the_keys_outlive_a_restart() {
     let mut options = TestHub::options(folder.path()).await;
     options.max_file_store = None;
     let hub = Hub::start(options).await.unwrap();
-    // The bound of the first start stays: a smaller one would keep the streams from loading.
+    // The bound of the first start stays, whatever has become of the disk.
     assert_eq!(hub.record().max_file_store, store);
     assert_eq!(
         hub.operator_credentials().public_key(),

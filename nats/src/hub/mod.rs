@@ -22,7 +22,7 @@ pub use install::{InstallError, Installed, Progress, install_server};
 pub use peers::{PeerEvent, PeerEventKind};
 pub use permission::Permission;
 pub use record::{HubRecord, RecordError, StreamRecord};
-pub use server::{Hub, HubError, HubOptions};
+pub use server::{Hub, HubError, HubOptions, running_hub};
 pub use supervise::HubEvent;
 pub(crate) use supervise::random;
 

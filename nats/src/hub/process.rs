@@ -68,7 +68,7 @@ pub(crate) fn end(pid: u32, config: &Path) -> bool {
 
 /// Waits until `alive` says no. There is no event for a process that is not a child on every
 /// system fleet runs on, so this looks again after pauses that grow to 50 ms.
-pub(crate) fn gone_within(within: Duration, alive: impl Fn() -> bool) -> bool {
+pub(crate) fn gone_within(within: Duration, mut alive: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + within;
     let mut pause = Duration::from_millis(1);
     while alive() {

@@ -50,8 +50,9 @@ pub struct HubRecord {
     pub listen: String,
     /// Where health is asked for, as of the last start: `host:port`, loopback.
     pub monitor: String,
-    /// Bytes that all streams together may use. Decided at the first start and kept: a smaller
-    /// one than the streams have reserved would keep the server from loading them.
+    /// Bytes that all streams together may use. Decided at the first start and kept: it should
+    /// not follow a disk that others fill. (The server still loads streams that have
+    /// reserved more.)
     pub max_file_store: u64,
     /// What `ensure` made, by stream. Empty before the first `ensure`.
     #[serde(default)]

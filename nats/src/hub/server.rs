@@ -1,7 +1,7 @@
 //! Starting and stopping the hub's server: everything that can be wrong is found, each with its
 //! own error, before anything is started; then the child is supervised until [`Hub::stop`].
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,6 +30,9 @@ const PORT_TRIES: u32 = 5;
 
 /// Events kept for a reader that is slow.
 const EVENTS: usize = 64;
+
+/// How long a lock may be held by somebody who only looks.
+const LOOK_WITHIN: Duration = Duration::from_millis(100);
 
 /// How long a dropped hub waits for its server.
 const DROP_WITHIN: Duration = Duration::from_secs(2);
@@ -318,10 +321,13 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        let Some(supervisor) = self.supervisor.take() else {
+        if self.supervisor.take().is_none() {
             return;
-        };
-        supervisor.abort();
+        }
+        // It starts no other server from here on, but may have no thread to end this one on.
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
         let pid = self.pid.swap(0, Ordering::AcqRel);
         let config = self.home.server_config();
         if pid != 0 {
@@ -404,17 +410,23 @@ fn take_lock(home: &Home) -> Result<File, HubError> {
         .mode(0o600)
         .open(&path)
         .map_err(not_writable(&path))?;
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    if matches!(locked, Err(TryLockError::WouldBlock)) {
+        // Somebody may only be looking whether a hub runs here: that is over in no time.
+        process::gone_within(LOOK_WITHIN, || {
+            locked = file.try_lock();
+            locked.is_err()
+        });
+    }
+    match locked {
         Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let _ = (&file).take(32).read_to_string(&mut text);
+        Err(TryLockError::WouldBlock) => {
             return Err(HubError::InUse {
                 path: home.hub_dir(),
-                pid: text.trim().parse().ok(),
+                pid: pid_in(&file),
             });
         }
-        Err(std::fs::TryLockError::Error(source)) => {
+        Err(TryLockError::Error(source)) => {
             return Err(HubError::NotWritable { path, source });
         }
     }
@@ -423,6 +435,23 @@ fn take_lock(home: &Home) -> Result<File, HubError> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(not_writable(&path))?;
     Ok(file)
+}
+
+/// What the holder of the lock has written into it.
+fn pid_in(file: &File) -> Option<u32> {
+    let mut text = String::new();
+    let _ = file.take(32).read_to_string(&mut text);
+    text.trim().parse().ok()
+}
+
+/// The process whose hub runs in this home, for `fleet down` and `fleet hub status`: `None` where
+/// none does, or where it has not said its number yet.
+#[must_use]
+pub fn running_hub(home: &Home) -> Option<u32> {
+    let file = File::open(home.hub_lock()).ok()?;
+    // Where nobody holds it, it is ours for a moment, until the file is closed below.
+    let running = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    running.then(|| pid_in(&file)).flatten()
 }
 
 async fn launch(options: &HubOptions, prepared: &Prepared) -> Result<Started, HubError> {

@@ -93,7 +93,8 @@ impl Launch {
             .stdout(output.try_clone()?)
             .stderr(output)
             .process_group(0)
-            .kill_on_drop(self.tethered)
+            // For a start that is given up half-way. In order, it is ended before that.
+            .kill_on_drop(true)
             .spawn()?;
         let pid = child
             .id()
