@@ -26,7 +26,7 @@ use super::protocol::{
     AttemptReport, EndedRecord, Environment, ExecutorEvent, KillCause, StartRequest,
 };
 use super::pump::{self, PumpHandle, PumpOptions};
-use super::record::{Begin, End, Loaded, Record, Started, Store};
+use super::record::{Begin, End, Loaded, Started, Store};
 use super::recover::{self, Claim};
 use super::spawn::{self, Reject, Spawned};
 use super::wall_now;
@@ -39,8 +39,10 @@ const REMEMBER: usize = 4096;
 /// How an engine works.
 #[derive(Debug)]
 pub(crate) struct EngineOptions {
-    /// Attempts' folders.
+    /// Where the journal is.
     pub(crate) root: PathBuf,
+    /// Where folders with output are.
+    pub(crate) logs: PathBuf,
     /// Small records of forgotten ones.
     pub(crate) ended: Option<PathBuf>,
     /// Time between TERM and KILL.
@@ -69,8 +71,6 @@ pub(crate) enum Input {
 
 struct Attempt {
     begin: Begin,
-    /// None if it could not be written.
-    record: Option<Record>,
     started: Option<Started>,
     fence_at: Option<BootTime>,
     phase: Phase,
@@ -145,7 +145,11 @@ impl Engine {
         inputs: mpsc::UnboundedSender<Input>,
     ) -> std::io::Result<Self> {
         platform::become_subreaper()?;
-        let store = Store::open(options.root.clone(), options.ended.clone())?;
+        let (store, loaded) = Store::open(
+            options.root.clone(),
+            options.logs.clone(),
+            options.ended.clone(),
+        )?;
         let number = |pid: Pid| pid.as_raw_nonzero().get();
         let mut engine = Self {
             options,
@@ -163,14 +167,16 @@ impl Engine {
             stopping: false,
         };
         if !engine.options.within_program {
-            engine.load()?;
+            engine.load(loaded);
+            let known = |id| engine.attempts.contains_key(&id);
+            engine.store.sweep_unknown(known)?;
         }
         Ok(engine)
     }
 
-    fn load(&mut self) -> std::io::Result<()> {
+    fn load(&mut self, all: Vec<Loaded>) {
         let mut claims = Vec::new();
-        for loaded in self.store.load()? {
+        for loaded in all {
             let attempt = loaded.begin.attempt;
             let same_boot = loaded.begin.boot == self.boot;
             let claim = same_boot.then(|| Claim::of(&loaded.begin, loaded.started.as_ref()));
@@ -178,7 +184,6 @@ impl Engine {
                 begin,
                 started,
                 end,
-                record,
             } = loaded;
             let open = end.is_none();
             self.live.insert(attempt);
@@ -187,7 +192,6 @@ impl Engine {
                 attempt,
                 Attempt {
                     begin,
-                    record: Some(record),
                     started,
                     fence_at: None,
                     phase,
@@ -209,7 +213,6 @@ impl Engine {
             let (inputs, grace) = (self.inputs.clone(), self.options.grace);
             tokio::spawn(recover::end_leftovers(claims, grace, GIVE_UP, inputs));
         }
-        Ok(())
     }
 
     /// How many attempts have not ended.
@@ -248,16 +251,14 @@ impl Engine {
             session: self.session,
             not_before: BootTime::now(),
         };
-        let mut attempt = Attempt {
-            record: None,
+        let attempt = Attempt {
             started: None,
             fence_at: request.fence_at,
             phase: Phase::Recovering,
             begin,
         };
         let outcome = match self.store.begin(&attempt.begin) {
-            Ok(record) => {
-                attempt.record = Some(record);
+            Ok(()) => {
                 if attempt.fence_at.is_some_and(|at| at <= BootTime::now()) {
                     Err(Outcome::Fenced)
                 } else {
@@ -329,12 +330,9 @@ impl Engine {
                 .filter_map(pipe_number)
                 .collect(),
         };
-        let mut dir = PathBuf::new();
-        if let Some(record) = &mut attempt.record {
-            dir = record.dir().to_owned();
-            if let Err(error) = record.started(&started) {
-                tracing::warn!(attempt = %id, %error, "cannot record the attempt's process");
-            }
+        let dir = self.store.attempt_dir(attempt.begin.job, id);
+        if let Err(error) = self.store.started(id, &started) {
+            tracing::warn!(attempt = %id, %error, "cannot record the attempt's process");
         }
         if let (Some(pipe), Some(bytes)) = (spawned.stdin, stdin) {
             spawn::feed(pipe, bytes);
@@ -440,6 +438,18 @@ impl Engine {
         if self.forgotten.len() > REMEMBER {
             self.forgotten.pop_front();
         }
+        if self.store.is_bloated() {
+            let kept = self.attempts.values().map(|attempt| {
+                let end = match &attempt.phase {
+                    Phase::Ended(end) => Some(end),
+                    Phase::Running(_) | Phase::Recovering => None,
+                };
+                (&attempt.begin, attempt.started.as_ref(), end)
+            });
+            if let Err(error) = self.store.rewrite(kept) {
+                tracing::warn!(%error, "cannot shorten the journal of attempts");
+            }
+        }
         Some(Ok(true))
     }
 
@@ -508,14 +518,8 @@ impl Engine {
         let Some(attempt) = self.attempts.get(&id) else {
             return;
         };
-        let output = attempt
-            .record
-            .as_ref()
-            .map_or_else(OutputCount::default, |r| {
-                LogReader::new(r.dir().to_owned())
-                    .count()
-                    .unwrap_or_default()
-            });
+        let dir = self.store.attempt_dir(attempt.begin.job, id);
+        let output = LogReader::new(dir).count().unwrap_or_default();
         self.end(id, Outcome::Unknown { reason }, output, survivors);
     }
 
@@ -530,9 +534,7 @@ impl Engine {
             at: wall_now(),
             survivors: survivors.clone(),
         };
-        if let Some(record) = &mut attempt.record
-            && let Err(error) = record.end(&end)
-        {
+        if let Err(error) = self.store.end(id, &end) {
             // It is still told; should this process die before that, it becomes unknown.
             tracing::warn!(attempt = %id, %error, "cannot record how the attempt ended");
         }

@@ -13,6 +13,8 @@ use bytes::Bytes;
 use fleet_contract::outcome::{CHUNK_MAX_BYTES, OutputCount, OutputStream};
 use fleet_contract::time::Time;
 
+use super::record::make_private_dir;
+
 /// Largest segment in bytes.
 const SEGMENT_MAX: u64 = 4 * 1024 * 1024;
 /// Smallest segment in bytes, however little is kept.
@@ -97,7 +99,7 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// A log in this folder, which must exist; nothing is made before the first chunk.
+    /// A log in this folder; nothing is made before the first chunk.
     pub(crate) fn new(dir: PathBuf, keep: u64) -> Self {
         Self {
             dir,
@@ -176,7 +178,14 @@ impl LogWriter {
         let crc = crc32fast::hash(&header[8..]);
         header[4..8].copy_from_slice(&crc.to_le_bytes());
         // A segment that could not be written before may lie there with the same first chunk.
-        let mut file = File::create(segment_path(&self.dir, first))?;
+        let path = segment_path(&self.dir, first);
+        let mut file = match File::create(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                make_private_dir(&self.dir)?;
+                File::create(&path)?
+            }
+            other => other?,
+        };
         file.write_all(&header)?;
         self.filled = 0;
         if self.kept.back().is_none_or(|last| last.first != first) {

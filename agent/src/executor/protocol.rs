@@ -254,6 +254,11 @@ pub enum FrameError {
     Malformed(#[source] serde_json::Error),
 }
 
+/// A buffer over this size is given back when it is empty, in bytes.
+const KEEP_BYTES: usize = 64 * 1024;
+/// Room to read into, in bytes: several usual frames at once.
+const READ_AHEAD: usize = 16 * 1024;
+
 /// Appends one message to `out`.
 pub(crate) fn encode<T: Serialize>(message: &T, out: &mut Vec<u8>) -> Result<(), FrameError> {
     let start = out.len();
@@ -278,6 +283,7 @@ pub(crate) fn decode<T: DeserializeOwned>(
     buffer: &mut bytes::BytesMut,
 ) -> Result<Option<T>, FrameError> {
     let Some(header) = buffer.first_chunk::<4>() else {
+        buffer.reserve(READ_AHEAD);
         return Ok(None);
     };
     let length = u32::from_be_bytes(*header) as usize;
@@ -285,12 +291,14 @@ pub(crate) fn decode<T: DeserializeOwned>(
         return Err(FrameError::TooLarge(length));
     }
     if buffer.len() < 4 + length {
+        // Grows with what arrives, not with what is announced.
+        buffer.reserve(READ_AHEAD.max(buffer.len()).min(4 + length));
         return Ok(None);
     }
     let frame = buffer.split_to(4 + length);
     let message = serde_json::from_slice(&frame[4..]).map_err(FrameError::Malformed);
     // A large frame's memory must not stay with an idle connection.
-    if buffer.is_empty() {
+    if buffer.is_empty() && length > KEEP_BYTES {
         *buffer = bytes::BytesMut::new();
     }
     message.map(Some)

@@ -1,15 +1,24 @@
-//! What is known of attempts on disk: one folder each, and the small records of forgotten ones.
+//! What is known of attempts on disk: one journal for all that are not forgotten, and the small
+//! records of forgotten ones.
 //!
-//! `<root>/<job>/<attempt>/record` holds frames that are only ever appended: `begin` before the
-//! process is started, `pid` after it, `end` when every process is gone. There is no fsync: a
-//! killed executor loses nothing that it handed to the kernel, and after a power loss the
-//! attempt is reported as unknown in any case; a flush to the platter per job would cost more
-//! than the job. `<root>/../ended/<day>` holds one line for each forgotten attempt, 7 days long.
+//! `<root>/journal` holds frames that are only ever appended: `begin` before a process is
+//! started, `started` after it, `end` when every process is gone, `forgotten` when the result was
+//! delivered; it is written anew when most of it is about forgotten ones. One file and not one
+//! for each attempt: making and removing files and folders waits for every fsync of anybody on
+//! the same disk, and the hub does nothing else. A folder is made only for an attempt that has
+//! output, `<root>/<job>/<attempt>`. `<root>/../ended/<day>` holds one line for each forgotten
+//! attempt, 7 days long.
+//!
+//! There is no fsync: a killed executor loses nothing that it handed to the kernel, and after a
+//! power loss what ran is unknown in any case; a flush to the platter per job would cost more
+//! than the job.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use fleet_contract::ids::{AttemptId, JobId, MachineId};
 use fleet_contract::outcome::{Outcome, OutputCount};
@@ -26,6 +35,10 @@ const KEEP_DAYS: i64 = 7;
 /// Most bytes of such records a day; the rest are not kept.
 const DAY_MAX_BYTES: u64 = 64 * 1024 * 1024;
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
+/// The journal is not written anew below this size, in bytes.
+const JOURNAL_MIN: u64 = 4 * 1024 * 1024;
+/// Folders that may wait to be removed.
+const SWEEP_AHEAD: usize = 4096;
 
 /// What an attempt is, written before its process exists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -67,57 +80,21 @@ pub(crate) struct End {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Entry<B> {
+enum Entry<B, S, E> {
     Begin(B),
-    Started(Started),
-    End(End),
+    Started { attempt: AttemptId, started: S },
+    End { attempt: AttemptId, end: E },
+    Forgotten { attempt: AttemptId },
 }
+
+type EntryOut<'a> = Entry<&'a Begin, &'a Started, &'a End>;
+type EntryIn = Entry<Begin, Started, End>;
 
 /// An attempt read back from disk.
 pub(crate) struct Loaded {
     pub(crate) begin: Begin,
     pub(crate) started: Option<Started>,
     pub(crate) end: Option<End>,
-    pub(crate) record: Record,
-}
-
-/// The open record of one attempt.
-#[derive(Debug)]
-pub(crate) struct Record {
-    dir: PathBuf,
-    file: Option<File>,
-}
-
-impl Record {
-    /// The attempt's folder.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    pub(crate) fn started(&mut self, started: &Started) -> io::Result<()> {
-        self.append(&Entry::<&Begin>::Started(started.clone()))
-    }
-
-    pub(crate) fn end(&mut self, end: &End) -> io::Result<()> {
-        let written = self.append(&Entry::<&Begin>::End(end.clone()));
-        self.file = None;
-        written
-    }
-
-    fn append(&mut self, entry: &Entry<&Begin>) -> io::Result<()> {
-        let payload = serde_json::to_vec(entry)?;
-        if self.file.is_none() {
-            self.file = Some(
-                OpenOptions::new()
-                    .append(true)
-                    .open(self.dir.join("record"))?,
-            );
-        }
-        match &mut self.file {
-            Some(file) => frame::append(file, &payload),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Makes a folder, and those above it, that only its owner can enter.
@@ -132,89 +109,150 @@ pub(crate) fn make_private_dir(dir: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Store {
     root: PathBuf,
-    /// Where records of forgotten attempts go; none keeps attempts' folders for ever.
+    logs: PathBuf,
+    journal: File,
+    /// Bytes of whole frames in it.
+    length: u64,
+    /// When it is written anew, in bytes.
+    bloated_at: u64,
+    /// Where records of forgotten attempts go; none keeps everything for ever.
     ended: Option<PathBuf>,
-    pruned_on: i64,
+    /// Today's such file, and which day it is.
+    today: Option<(i64, File)>,
+    sweeper: Option<mpsc::SyncSender<PathBuf>>,
 }
 
 impl Store {
-    /// Opens, or makes, the folder.
-    pub(crate) fn open(root: PathBuf, ended: Option<PathBuf>) -> io::Result<Self> {
+    /// Opens, or makes, the journal in the folder `root` and reads every attempt that was not
+    /// forgotten. Output goes below `logs`.
+    pub(crate) fn open(
+        root: PathBuf,
+        logs: PathBuf,
+        ended: Option<PathBuf>,
+    ) -> io::Result<(Self, Vec<Loaded>)> {
         make_private_dir(&root)?;
         if let Some(ended) = &ended {
             make_private_dir(ended)?;
         }
-        Ok(Self {
+        let path = root.join("journal");
+        let journal = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)?;
+        let (loaded, length) = fold(&fs::read(&path)?);
+        // What is appended from now on must not lie behind a torn frame.
+        journal.set_len(length)?;
+        let store = Self {
             root,
+            logs,
+            journal,
+            length,
+            bloated_at: JOURNAL_MIN,
             ended,
-            pruned_on: 0,
-        })
+            today: None,
+            sweeper: None,
+        };
+        Ok((store, loaded))
     }
 
-    /// Writes an attempt's beginning.
-    pub(crate) fn begin(&self, begin: &Begin) -> io::Result<Record> {
-        let job = self.root.join(begin.job.as_str());
-        let dir = job.join(begin.attempt.as_str());
-        match fs::create_dir(&job) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => fs::create_dir(&dir)?,
+    /// Where an attempt's output goes; made when there is some.
+    pub(crate) fn attempt_dir(&self, job: JobId, attempt: AttemptId) -> PathBuf {
+        self.logs.join(job.as_str()).join(attempt.as_str())
+    }
+
+    pub(crate) fn begin(&mut self, begin: &Begin) -> io::Result<()> {
+        self.append(&EntryOut::Begin(begin))
+    }
+
+    pub(crate) fn started(&mut self, attempt: AttemptId, started: &Started) -> io::Result<()> {
+        self.append(&EntryOut::Started { attempt, started })
+    }
+
+    pub(crate) fn end(&mut self, attempt: AttemptId, end: &End) -> io::Result<()> {
+        self.append(&EntryOut::End { attempt, end })
+    }
+
+    fn append(&mut self, entry: &EntryOut) -> io::Result<()> {
+        let payload = serde_json::to_vec(entry)?;
+        let written = frame::append(&mut self.journal, &payload);
+        if written.is_ok() {
+            self.length += (frame::HEADER + payload.len()) as u64;
+        } else {
+            // Half a frame (a full disk) would hide everything after it.
+            let _ = self.journal.set_len(self.length);
+        }
+        written
+    }
+
+    /// Whether [`Self::rewrite`] is worth it.
+    pub(crate) fn is_bloated(&self) -> bool {
+        self.length > self.bloated_at
+    }
+
+    /// Replaces the journal by one that holds these attempts only.
+    pub(crate) fn rewrite<'a>(
+        &mut self,
+        attempts: impl Iterator<Item = (&'a Begin, Option<&'a Started>, Option<&'a End>)>,
+    ) -> io::Result<()> {
+        let mut frames = Vec::new();
+        for (begin, started, end) in attempts {
+            let attempt = begin.attempt;
+            let entries = [
+                Some(EntryOut::Begin(begin)),
+                started.map(|started| EntryOut::Started { attempt, started }),
+                end.map(|end| EntryOut::End { attempt, end }),
+            ];
+            for entry in entries.iter().flatten() {
+                frame::append(&mut frames, &serde_json::to_vec(entry)?)?;
+            }
+        }
+        let next = self.root.join("journal.new");
+        match fs::remove_file(&next) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
         }
         let mut file = OpenOptions::new()
             .append(true)
             .create_new(true)
             .mode(0o600)
-            .open(dir.join("record"))?;
-        frame::append(&mut file, &serde_json::to_vec(&Entry::Begin(begin))?)?;
-        Ok(Record {
-            dir,
-            file: Some(file),
-        })
+            .open(&next)?;
+        file.write_all(&frames)?;
+        fs::rename(&next, self.root.join("journal"))?;
+        self.journal = file;
+        self.length = frames.len() as u64;
+        self.bloated_at = JOURNAL_MIN.max(self.length * 2);
+        Ok(())
     }
 
-    /// Every attempt that has a readable beginning. A folder without one is removed: its
-    /// process was never started, or power was lost and nothing is known of it.
-    pub(crate) fn load(&self) -> io::Result<Vec<Loaded>> {
-        let mut found = Vec::new();
-        for job in fs::read_dir(&self.root)?.flatten() {
-            if parse_name::<JobId>(&job).is_none() {
-                continue;
-            }
-            for attempt in fs::read_dir(job.path()).into_iter().flatten().flatten() {
-                if parse_name::<AttemptId>(&attempt).is_none() {
-                    continue;
-                }
-                match load_one(attempt.path()) {
-                    Ok(Some(loaded)) => found.push(loaded),
-                    Ok(None) => {
-                        tracing::warn!(folder = %attempt.path().display(), "removing an attempt whose record was never written whole");
-                        let _ = fs::remove_dir_all(attempt.path());
-                        let _ = fs::remove_dir(job.path());
-                    }
-                    Err(error) => {
-                        tracing::warn!(folder = %attempt.path().display(), %error, "cannot read an attempt's record");
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Removes an attempt's folder and keeps its small record.
+    /// Keeps the small record of an attempt and lets go of everything else of it.
     pub(crate) fn forget(&mut self, record: &EndedRecord, now: Time) -> io::Result<()> {
-        let Some(ended) = self.ended.clone() else {
+        let attempt = record.attempt;
+        self.keep(record, now)?;
+        self.append(&EntryOut::Forgotten { attempt })?;
+        if record.output.chunks > 0 {
+            self.sweep(self.attempt_dir(record.job, attempt));
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, record: &EndedRecord, now: Time) -> io::Result<()> {
+        let Some(ended) = &self.ended else {
             return Ok(());
         };
         let day = now.as_micros().div_euclid(DAY_MICROS);
-        if day != self.pruned_on {
-            self.pruned_on = day;
-            prune(&ended, day);
+        if self.today.as_ref().is_none_or(|(today, _)| *today != day) {
+            prune(ended, day);
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(ended.join(day.to_string()))?;
+            self.today = Some((day, file));
         }
-        let path = ended.join(day.to_string());
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)?;
+        let Some((_, file)) = &mut self.today else {
+            return Ok(());
+        };
         if file.metadata()?.len() < DAY_MAX_BYTES {
             let mut line = serde_json::to_vec(record)?;
             line.push(b'\n');
@@ -222,12 +260,90 @@ impl Store {
         } else {
             tracing::warn!(attempt = %record.attempt, limit = DAY_MAX_BYTES, "today's records of ended attempts are full, this one is not kept");
         }
-        let job = self.root.join(record.job.as_str());
-        remove_flat_dir(&job.join(record.attempt.as_str()))?;
-        // Fails while the job has other attempts here.
-        let _ = fs::remove_dir(job);
         Ok(())
     }
+
+    /// Removes an attempt's folder, on a thread of its own: see above on waiting for the disk.
+    fn sweep(&mut self, dir: PathBuf) {
+        if self.sweeper.is_none() {
+            let (sender, dirs) = mpsc::sync_channel::<PathBuf>(SWEEP_AHEAD);
+            let thread = std::thread::Builder::new().name("fleet-sweep".to_owned());
+            let spawned = thread.spawn(move || {
+                for dir in dirs {
+                    remove_attempt_dir(&dir);
+                }
+            });
+            self.sweeper = spawned.is_ok().then_some(sender);
+        }
+        let refused = match &self.sweeper {
+            Some(sweeper) => sweeper.try_send(dir).err().map(|e| match e {
+                mpsc::TrySendError::Full(dir) | mpsc::TrySendError::Disconnected(dir) => dir,
+            }),
+            None => Some(dir),
+        };
+        if let Some(dir) = refused {
+            remove_attempt_dir(&dir);
+        }
+    }
+
+    /// Removes folders of attempts that were forgotten, or of which nothing is known.
+    pub(crate) fn sweep_unknown(&mut self, known: impl Fn(AttemptId) -> bool) -> io::Result<()> {
+        for job in fs::read_dir(&self.logs)?.flatten() {
+            if parse_name::<JobId>(&job).is_none() {
+                continue;
+            }
+            for attempt in fs::read_dir(job.path()).into_iter().flatten().flatten() {
+                if parse_name::<AttemptId>(&attempt).is_some_and(|id| !known(id)) {
+                    self.sweep(attempt.path());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The attempts in the journal of this folder; none where there is no journal.
+pub(crate) fn read_journal(root: &Path) -> io::Result<Vec<Loaded>> {
+    match fs::read(root.join("journal")) {
+        Ok(bytes) => Ok(fold(&bytes).0),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The attempts in a journal that are not forgotten, and how many of its bytes are whole frames.
+fn fold(bytes: &[u8]) -> (Vec<Loaded>, u64) {
+    let mut attempts: BTreeMap<AttemptId, Loaded> = BTreeMap::new();
+    let mut whole = 0;
+    for payload in frame::split(bytes) {
+        whole += (payload.len() + frame::HEADER) as u64;
+        match serde_json::from_slice::<EntryIn>(payload) {
+            Ok(Entry::Begin(begin)) => {
+                let loaded = Loaded {
+                    begin,
+                    started: None,
+                    end: None,
+                };
+                attempts.insert(loaded.begin.attempt, loaded);
+            }
+            Ok(Entry::Started { attempt, started }) => {
+                if let Some(loaded) = attempts.get_mut(&attempt) {
+                    loaded.started = Some(started);
+                }
+            }
+            Ok(Entry::End { attempt, end }) => {
+                if let Some(loaded) = attempts.get_mut(&attempt) {
+                    loaded.end = Some(end);
+                }
+            }
+            Ok(Entry::Forgotten { attempt }) => {
+                attempts.remove(&attempt);
+            }
+            // Of a later version of fleet.
+            Err(error) => tracing::warn!(%error, "an entry of the journal is not understood"),
+        }
+    }
+    (attempts.into_values().collect(), whole)
 }
 
 /// The kept records of these forgotten attempts. Reads everything that is kept: not for the
@@ -254,46 +370,20 @@ fn parse_name<T: std::str::FromStr>(entry: &fs::DirEntry) -> Option<T> {
     entry.file_name().to_str()?.parse().ok()
 }
 
-fn load_one(dir: PathBuf) -> io::Result<Option<Loaded>> {
-    let bytes = match fs::read(dir.join("record")) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
-    let (mut begin, mut started, mut end) = (None, None, None);
-    let mut whole = 0;
-    for payload in frame::split(&bytes) {
-        whole += payload.len() + frame::HEADER;
-        match serde_json::from_slice::<Entry<Begin>>(payload) {
-            Ok(Entry::Begin(b)) => begin = Some(b),
-            Ok(Entry::Started(s)) => started = Some(s),
-            Ok(Entry::End(e)) => end = Some(e),
-            // Of a later version of fleet.
-            Err(_) => {}
+/// Removes a folder that holds files only, and the job's if nothing else is in it.
+fn remove_attempt_dir(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let _ = fs::remove_file(entry.path());
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(folder = %dir.display(), %error, "cannot remove an attempt's folder");
+        }
+        _ => {
+            // Fails while the job has other attempts here.
+            let _ = dir.parent().map(fs::remove_dir);
         }
     }
-    if whole < bytes.len() {
-        // What is appended from now on must not lie behind a torn frame.
-        let file = OpenOptions::new().write(true).open(dir.join("record"))?;
-        file.set_len(whole as u64)?;
-    }
-    Ok(begin.map(|begin| Loaded {
-        begin,
-        started,
-        end,
-        record: Record { dir, file: None },
-    }))
-}
-
-/// Removes a folder that holds files only, quicker than walking a tree.
-fn remove_flat_dir(dir: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    for entry in entries {
-        fs::remove_file(entry?.path())?;
-    }
-    fs::remove_dir(dir)
 }
 
 fn prune(ended: &Path, today: i64) {
@@ -301,5 +391,107 @@ fn prune(ended: &Path, today: i64) {
         if parse_name::<i64>(&entry).is_some_and(|day| day < today - KEEP_DAYS) {
             let _ = fs::remove_file(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fleet_contract::ids::Lane;
+    use fleet_contract::spec::Target;
+
+    fn begin(number: u8) -> Begin {
+        Begin {
+            job: JobId::from_random([number; 10]),
+            attempt: AttemptId::from_random([number; 10]),
+            token: 1,
+            attempt_no: 1,
+            machine: MachineId::from_host_name("studio"),
+            spec: JobSpec::new(
+                vec!["true".to_owned()],
+                Target::Lane(Lane::any()),
+                Time::from_micros(0),
+                "ana@studio".to_owned(),
+            ),
+            boot: "b".to_owned(),
+            session: 1,
+            not_before: BootTime::from_nanos(1),
+        }
+    }
+
+    fn end() -> End {
+        End {
+            outcome: Outcome::Exited { exit_code: 0 },
+            output: OutputCount::default(),
+            at: Time::from_micros(5),
+            survivors: Vec::new(),
+        }
+    }
+
+    fn ended(begin: &Begin) -> EndedRecord {
+        EndedRecord {
+            job: begin.job,
+            attempt: begin.attempt,
+            token: begin.token,
+            attempt_no: begin.attempt_no,
+            outcome: end().outcome,
+            output: OutputCount::default(),
+            started_at: None,
+            ended_at: Time::from_micros(5),
+        }
+    }
+
+    #[test]
+    fn a_journal_is_read_back_without_what_was_forgotten_and_without_its_torn_tail() {
+        let dir = tempfile::tempdir().unwrap();
+        let jobs = dir.path().join("jobs");
+        let open =
+            || Store::open(jobs.clone(), jobs.clone(), Some(dir.path().join("ended"))).unwrap();
+        let (mut store, loaded) = open();
+        assert!(loaded.is_empty());
+        for number in 0..3 {
+            store.begin(&begin(number)).unwrap();
+        }
+        store.end(begin(0).attempt, &end()).unwrap();
+        store.end(begin(1).attempt, &end()).unwrap();
+        let now = Time::from_micros(DAY_MICROS * 100);
+        store.forget(&ended(&begin(0)), now).unwrap();
+        let path = dir.path().join("jobs/journal");
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"torn").unwrap();
+
+        let (mut store, loaded) = open();
+        assert_eq!(loaded.len(), 2);
+        assert!(loaded[0].end.is_some() && loaded[1].end.is_none());
+        // What is written behind a torn tail can be read.
+        store.end(begin(2).attempt, &end()).unwrap();
+        let (mut store, loaded) = open();
+        assert!(loaded.iter().all(|l| l.end.is_some()));
+        // So can a journal that was written anew, and what is appended to it.
+        let kept = loaded.iter().map(|l| (&l.begin, None, None));
+        store.rewrite(kept).unwrap();
+        store.end(begin(1).attempt, &end()).unwrap();
+        let (_, loaded) = open();
+        assert!(loaded[0].end.is_some() && loaded[1].end.is_none());
+        let found = read_ended(&dir.path().join("ended"), &[begin(0).attempt]).unwrap();
+        assert_eq!(found, [ended(&begin(0))]);
+    }
+
+    #[test]
+    fn small_records_go_after_a_week() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = dir.path().join("ended");
+        let jobs = dir.path().join("jobs");
+        let (mut store, _) = Store::open(jobs.clone(), jobs, Some(records.clone())).unwrap();
+        for day in [100, 101, 107, 108] {
+            let now = Time::from_micros(DAY_MICROS * day);
+            store.forget(&ended(&begin(1)), now).unwrap();
+        }
+        let mut days: Vec<String> = fs::read_dir(&records)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        days.sort();
+        assert_eq!(days, ["101", "107", "108"]);
     }
 }

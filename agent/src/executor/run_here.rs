@@ -2,7 +2,7 @@
 //! other process or bus.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::engine::{Engine, EngineOptions};
 use super::log::Chunk;
 use super::outbox::Outbox;
 use super::protocol::{AttemptReport, Environment, KillCause, StartRequest};
+use super::record::{self, Loaded};
 use super::server::own_environment;
 use super::wakeups::Wakeups;
 use super::{ExecutorError, OnlyOne};
@@ -21,7 +22,7 @@ use super::{ExecutorError, OnlyOne};
 /// A job to run here and now.
 #[derive(Debug, Clone)]
 pub struct RunHere {
-    /// `FLEET_HOME`; the record goes to `runs/<job>/<attempt>` in it.
+    /// `FLEET_HOME`; its files go to `runs/<job>` in it: a journal, and a folder with the output.
     pub home: PathBuf,
     /// The job's id.
     pub job: JobId,
@@ -64,14 +65,28 @@ impl RunHere {
     /// The folder of the run's files.
     #[must_use]
     pub fn dir(&self) -> PathBuf {
-        self.root()
-            .join(self.job.as_str())
-            .join(self.attempt.as_str())
+        run_dir(&self.home, self.job)
     }
 
-    fn root(&self) -> PathBuf {
-        self.home.join("runs")
+    /// The folder of its output: what [`super::LogReader::new`] wants.
+    #[must_use]
+    pub fn log_dir(&self) -> PathBuf {
+        self.dir().join(self.attempt.as_str())
     }
+}
+
+fn run_dir(home: &Path, job: JobId) -> PathBuf {
+    home.join("runs").join(job.as_str())
+}
+
+/// What a run left on disk; none if there was no such run. One without an outcome still runs, or
+/// its process was killed.
+///
+/// # Errors
+/// A journal that cannot be read.
+pub fn read_run(home: &Path, job: JobId) -> std::io::Result<Option<AttemptReport>> {
+    let read = record::read_journal(&run_dir(home, job))?;
+    Ok(read.into_iter().next_back().map(AttemptReport::from))
 }
 
 /// Runs it to its end, on a thread of its own. Every chunk of output is sent to `output` once it
@@ -126,9 +141,10 @@ async fn run(
     cancel: oneshot::Receiver<()>,
 ) -> Result<AttemptReport, ExecutorError> {
     let (mut wakeups, inputs) = Wakeups::new()?;
-    let root = options.root();
+    let root = options.dir();
     let engine = EngineOptions {
         root: root.clone(),
+        logs: options.home.join("runs"),
         ended: None,
         grace: options.grace,
         base_env: options.base_env.unwrap_or_else(own_environment),
@@ -176,4 +192,33 @@ async fn run(
         what: "run the job",
         error: std::io::Error::other("it left no report"),
     })
+}
+
+impl From<Loaded> for AttemptReport {
+    fn from(loaded: Loaded) -> Self {
+        let Loaded {
+            begin,
+            started,
+            end,
+        } = loaded;
+        let (ended_at, outcome, output, survivors) = match end {
+            Some(end) => (Some(end.at), Some(end.outcome), end.output, end.survivors),
+            None => Default::default(),
+        };
+        Self {
+            job: begin.job,
+            attempt: begin.attempt,
+            token: begin.token,
+            attempt_no: begin.attempt_no,
+            machine: begin.machine,
+            spec: begin.spec,
+            pid: started.as_ref().map(|s| s.pid),
+            started_at: started.map(|s| s.at),
+            ended_at,
+            outcome,
+            output,
+            fence_at: None,
+            survivors,
+        }
+    }
 }

@@ -107,6 +107,7 @@ pub async fn serve(options: ExecutorOptions) -> Result<(), ExecutorError> {
         grace: options.grace,
         base_env: own_environment(),
         within_program: false,
+        logs: root.clone(),
         root: root.clone(),
     };
     let engine = Engine::open(engine, Arc::clone(&outbox), inputs)

@@ -1,11 +1,11 @@
 //! Starting, listing, forgetting, and what survives whose death.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fleet_agent::executor::{ClientError, ExecutorClient, ExecutorEvent, KillCause, Start};
 use fleet_contract::outcome::Outcome;
 
-use crate::support::{Home, exited, gone, job, kill_9, number_in, runs, shell};
+use crate::support::{Home, LIMIT, exited, gone, job, kill_9, number_in, runs, shell};
 
 #[tokio::test]
 async fn a_job_is_started_once_listed_and_forgotten() {
@@ -30,8 +30,12 @@ async fn a_job_is_started_once_listed_and_forgotten() {
     agent.client.forget(request.attempt).await.unwrap();
     agent.client.forget(request.attempt).await.unwrap();
     assert!(agent.report(&request).await.is_none());
-    let jobs = home.path().join("agent/jobs");
-    assert_eq!(std::fs::read_dir(jobs).unwrap().count(), 0);
+    let dir = fleet_agent::executor::attempt_dir(home.path(), request.job, request.attempt);
+    let until = Instant::now() + LIMIT;
+    while dir.parent().unwrap().exists() {
+        assert!(Instant::now() < until, "the output is still there");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     // Its small record stays, and it is still not started again.
     let ended = agent.client.ended(vec![request.attempt]).await.unwrap();
     assert_eq!(ended.len(), 1);
