@@ -65,7 +65,7 @@ fn run(options: RunHere, cancel_at: Option<&'static str>) -> (AttemptReport, Vec
         .build()
         .unwrap();
     runtime.block_on(async {
-        let (sender, mut chunks) = mpsc::channel(4);
+        let (sender, mut chunks) = mpsc::channel::<Chunk>(4);
         let (cancel, canceled) = tokio::sync::oneshot::channel::<()>();
         let mut cancel = Some(cancel);
         let collect = async {
@@ -104,7 +104,10 @@ fn output_is_told_live_and_kept_with_the_record() {
         return;
     }
     let (_dir, home) = home();
-    let options = options(&home, "pwd; echo oops >&2; head -c 3000000 /dev/zero; exit 7");
+    let options = options(
+        &home,
+        "pwd; echo oops >&2; head -c 3000000 /dev/zero; exit 7",
+    );
     let (job, log) = (options.job, options.log_dir());
     let (report, chunks) = run(options, None);
     assert_eq!(report.outcome, Some(Outcome::Exited { exit_code: 7 }));
@@ -137,10 +140,19 @@ fn a_second_at_the_same_time_is_refused_and_one_after_the_other_is_not() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let (sender, _) = mpsc::channel(1);
-        let first = run_here(options(&home, "sleep 0.3"), sender.clone(), std::future::pending());
+        let first = run_here(
+            options(&home, "sleep 0.3"),
+            sender.clone(),
+            std::future::pending(),
+        );
         let second = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            run_here(options(&home, "true"), sender.clone(), std::future::pending()).await
+            run_here(
+                options(&home, "true"),
+                sender.clone(),
+                std::future::pending(),
+            )
+            .await
         };
         let (first, second) = tokio::join!(first, second);
         first.unwrap();
@@ -167,7 +179,11 @@ fn cancel_ends_daemons_and_spares_the_programs_own_children() {
     let (report, _) = run(options, Some("ready"));
     assert_eq!(report.outcome, Some(Outcome::Canceled));
     assert!(report.survivors.is_empty());
-    assert_eq!(own.try_wait().unwrap(), None, "the program's own child runs");
+    assert_eq!(
+        own.try_wait().unwrap(),
+        None,
+        "the program's own child runs"
+    );
     own.kill().unwrap();
     own.wait().unwrap();
     if cfg!(target_os = "linux") {

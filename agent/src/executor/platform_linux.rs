@@ -95,45 +95,45 @@ fn parse_stat(pid: i32, stat: &[u8]) -> Option<Process> {
 
 /// The children of this process, zombies included.
 ///
-/// The kernel promises a complete list only while no child is removed from it. Children of this
-/// process are removed only when it reaps them, which it does on the thread that also calls
-/// this: so here the list is complete.
+/// The kernel keeps them by thread: those that the calling thread started, and orphans, which it
+/// gives to the first thread that lives, the main one. It promises a complete list only while no
+/// child is removed from it. Children of this process are removed only when it reaps them, which
+/// it does on the thread that also calls this: so here the list is complete.
 pub(crate) fn own_children() -> io::Result<Vec<i32>> {
-    match tasks_children("self") {
-        Ok(pids) => Ok(pids),
+    let number = |pid: Pid| pid.as_raw_nonzero().get();
+    let main = number(rustix::process::getpid());
+    let own = number(rustix::thread::gettid());
+    let read = |thread: i32| fs::read(format!("/proc/self/task/{thread}/children"));
+    let lists = match read(main) {
+        Ok(list) if own == main => vec![list],
+        Ok(list) => vec![list, read(own)?],
         // A kernel without CONFIG_PROC_CHILDREN.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let own = rustix::process::getpid().as_raw_nonzero().get();
-            Ok(processes()
-                .into_iter()
-                .filter(|p| p.parent == own)
-                .map(|p| p.pid)
-                .collect())
+            let all = processes().into_iter();
+            return Ok(all.filter(|p| p.parent == main).map(|p| p.pid).collect());
         }
-        Err(e) => Err(e),
-    }
+        Err(e) => return Err(e),
+    };
+    Ok(lists.iter().flat_map(|list| pids(list)).collect())
+}
+
+/// The numbers in a `children` file.
+fn pids(list: &[u8]) -> impl Iterator<Item = i32> {
+    let texts = list.split(u8::is_ascii_whitespace);
+    texts.filter_map(|text| std::str::from_utf8(text).ok()?.parse().ok())
 }
 
 /// The children of any process; empty if it is gone.
-pub(crate) fn children_of(pid: i32) -> Vec<i32> {
-    tasks_children(&pid.to_string()).unwrap_or_default()
-}
-
-fn tasks_children(who: &str) -> io::Result<Vec<i32>> {
-    let mut pids = Vec::new();
-    for task in fs::read_dir(format!("/proc/{who}/task"))? {
-        let list = match fs::read_to_string(task?.path().join("children")) {
-            Ok(list) => list,
-            // The thread is gone, and its children are another's; or the file does not exist.
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => continue,
-            Err(e) => return Err(e),
-        };
-        pids.extend(
-            list.split_ascii_whitespace()
-                .filter_map(|p| p.parse::<i32>().ok()),
-        );
-    }
-    Ok(pids)
+fn children_of(pid: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let lists = tasks
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|task| fs::read(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| pids(&list).collect::<Vec<_>>())
+        .collect()
 }
 
 /// These processes and everything below them, zombies left out.
@@ -165,7 +165,13 @@ pub(crate) fn processes() -> Vec<Process> {
 
 /// The value of `FLEET_ATTEMPT` in the environment this process was started with.
 pub(crate) fn attempt_of(pid: i32) -> Option<String> {
-    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let read = || fs::read(format!("/proc/{pid}/environ")).ok();
+    let mut environ = read()?;
+    if environ.is_empty() {
+        // Either it has none, or it is just now becoming another program.
+        std::thread::sleep(Duration::from_micros(200));
+        environ = read()?;
+    }
     environ
         .split(|&b| b == 0)
         .find_map(|entry| entry.strip_prefix(b"FLEET_ATTEMPT="))

@@ -155,3 +155,82 @@ fn leftovers(claims: &[Claim]) -> BTreeMap<AttemptId, Vec<Process>> {
     }
     found
 }
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command, Stdio};
+
+    fn child(line: &str) -> (Child, BootTime, BootTime) {
+        let before = BootTime::now();
+        let child = Command::new("/bin/sh")
+            .args(["-c", line])
+            .process_group(0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        (child, before, BootTime::now())
+    }
+
+    fn claim(child: &Child, before: BootTime, after: BootTime) -> Claim {
+        Claim {
+            attempt: AttemptId::from_random([7; 10]),
+            not_before: before.minus(platform::start_resolution()),
+            session: rustix::process::getsid(None)
+                .unwrap()
+                .as_raw_nonzero()
+                .get(),
+            leader: Some((child.id().cast_signed(), after)),
+            pipes: Vec::new(),
+        }
+    }
+
+    fn found(claim: Claim) -> usize {
+        leftovers(&[claim]).values().map(Vec::len).sum()
+    }
+
+    #[test]
+    fn a_leftover_is_found_by_its_number_and_start_and_a_stranger_with_the_number_is_not() {
+        let (mut child, before, after) = child("sleep 600 & wait");
+        // Let it start its own child.
+        let pid = child.id().cast_signed();
+        while platform::with_descendants([pid]).len() < 2 {
+            std::thread::yield_now();
+        }
+        assert_eq!(found(claim(&child, before, after)), 2);
+        // The number was given to this process only after the attempt's had started.
+        let long_ago = before.minus(Duration::from_secs(60));
+        assert_eq!(found(claim(&child, long_ago, long_ago)), 0);
+        // Its group is another's, too, while the number is.
+        let mut other = claim(&child, before, after);
+        other.session = 1;
+        assert_eq!(found(other), 0);
+        // What is older than the attempt is not its.
+        let soon = after.plus(Duration::from_secs(60));
+        assert_eq!(found(claim(&child, soon, soon)), 0);
+        let group = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process_group(group, Signal::KILL).unwrap();
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_ignores_term_is_killed_and_reported_gone() {
+        let (mut child, before, after) = child("trap '' TERM; echo; while :; do sleep 0.1; done");
+        // The trap is set once it has spoken.
+        let mut stdout = child.stdout.take().unwrap();
+        std::io::Read::read_exact(&mut stdout, &mut [0]).unwrap();
+        let (sender, mut inputs) = mpsc::unbounded_channel();
+        let claims = vec![claim(&child, before, after)];
+        let grace = Duration::from_millis(100);
+        end_leftovers(claims, grace, Duration::from_secs(20), sender).await;
+        let Some(Input::Recovered { survivors, .. }) = inputs.recv().await else {
+            panic!("not reported");
+        };
+        assert!(survivors.is_empty());
+        let status = child.wait().unwrap();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert_eq!(signal, Some(9));
+    }
+}

@@ -110,12 +110,13 @@ pub async fn run_here(
     std::thread::Builder::new()
         .name("fleet-run".to_owned())
         .spawn(move || {
-            let _only = only;
             let ran = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .map_err(system("start a runtime"))
                 .and_then(|runtime| runtime.block_on(run(options, output, cancel_rx)));
+            // Before the caller hears of it: it may go on with another.
+            drop(only);
             // Fails only when the caller no longer waits.
             let _ = done.send(ran);
         })

@@ -91,8 +91,12 @@ pub fn serve_blocking(options: ExecutorOptions) -> Result<(), ExecutorError> {
 ///
 /// # Errors
 /// See [`serve_blocking`].
-pub async fn serve(options: ExecutorOptions) -> Result<(), ExecutorError> {
+pub async fn serve(mut options: ExecutorOptions) -> Result<(), ExecutorError> {
     let _only = OnlyOne::take()?;
+    options.home =
+        std::path::absolute(&options.home).map_err(io_error("find", &options.home.clone()))?;
+    // It lives long and must keep no folder from being removed or unmounted.
+    let _ = std::env::set_current_dir("/");
     // Fails only for the leader of a group, whose session is its own business.
     let _ = rustix::process::setsid();
     let dir = agent_dir(&options.home);

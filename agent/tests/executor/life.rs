@@ -1,11 +1,16 @@
 //! Starting, listing, forgetting, and what survives whose death.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fleet_agent::executor::{ClientError, ExecutorClient, ExecutorEvent, KillCause, Start};
+use fleet_agent::executor::{
+    ClientError, ExecutorClient, ExecutorEvent, KillCause, Start, StartRequest,
+};
 use fleet_contract::outcome::Outcome;
 
-use crate::support::{Home, LIMIT, exited, gone, job, kill_9, number_in, runs, shell};
+use crate::support::{
+    Home, LIMIT, TEST, connect, exited, gone, job, kill_9, number_in, options, runs, shell,
+};
 
 #[tokio::test]
 async fn a_job_is_started_once_listed_and_forgotten() {
@@ -91,6 +96,64 @@ async fn jobs_outlive_the_agent() {
     };
     assert_eq!(outcome, exited(5));
     assert_eq!(agent.text(&long, chunks), "before\nafter\n");
+}
+
+const AGENT: &str = "FLEET_TEST_AGENT";
+
+/// Not a test: an agent that starts an executor and a job, and then runs until it is killed.
+#[tokio::test]
+async fn agent_process() {
+    let Some(home) = std::env::var_os(AGENT).map(std::path::PathBuf::from) else {
+        return;
+    };
+    crate::support::end_with_the_test();
+    let mut agent = connect(options(&home, 2000)).await;
+    let request =
+        shell("echo before; while ! test -e gate; do sleep 0.01; done; echo after; exit 5");
+    let request = in_folder(request, &home);
+    agent.start(&request).await;
+    agent.output(&request, 1).await;
+    let line = format!("{}\n", agent.client.pid());
+    std::fs::write(home.join("executor-pid"), line).unwrap();
+    std::future::pending::<()>().await;
+}
+
+fn in_folder(mut request: StartRequest, folder: &Path) -> StartRequest {
+    request.spec.cwd = Some(folder.display().to_string());
+    request
+}
+
+#[tokio::test]
+async fn kill_9_of_the_agent_that_started_the_executor_loses_nothing() {
+    let home = Home::new();
+    let mut process = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["life::agent_process", "--exact"])
+        .env(AGENT, home.path())
+        .env(TEST, std::process::id().to_string())
+        .spawn()
+        .unwrap();
+    let executor = number_in(&home.path().join("executor-pid")).await;
+    process.kill().unwrap();
+    process.wait().unwrap();
+    std::fs::write(home.path().join("gate"), "").unwrap();
+
+    let mut agent = home.connect().await;
+    assert_eq!(agent.client.pid(), executor, "the same executor");
+    let report = agent.client.list().await.unwrap().remove(0);
+    let request = StartRequest {
+        job: report.job,
+        attempt: report.attempt,
+        ..shell("unused")
+    };
+    let (outcome, chunks) = match report.outcome {
+        Some(outcome) => (outcome, report.output.chunks),
+        None => {
+            let end = agent.end(&request).await;
+            (end.outcome, end.output.chunks)
+        }
+    };
+    assert_eq!(outcome, exited(5));
+    assert_eq!(agent.text(&request, chunks), "before\nafter\n");
 }
 
 #[tokio::test]

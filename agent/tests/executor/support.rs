@@ -21,6 +21,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const GRACE: Duration = Duration::from_millis(400);
 
 const HOME: &str = "FLEET_TEST_EXECUTOR";
+/// The process of the whole test program.
+pub(crate) const TEST: &str = "FLEET_TEST_PROCESS";
 const LINGER: &str = "FLEET_TEST_LINGER_MS";
 
 /// Not a test: the executor's process, when started as one.
@@ -43,10 +45,11 @@ fn executor_process() {
 }
 
 /// The executor outlives its agents, but not the test program, however that dies.
-fn end_with_the_test() {
-    let parent = rustix::process::getppid();
+pub(crate) fn end_with_the_test() {
+    let test = std::env::var(TEST).unwrap().parse().unwrap();
+    let test = rustix::process::Pid::from_raw(test).unwrap();
     std::thread::spawn(move || {
-        while rustix::process::getppid() == parent {
+        while rustix::process::test_kill_process(test).is_ok() {
             std::thread::sleep(Duration::from_millis(200));
         }
         let own = rustix::process::getpid();
@@ -87,33 +90,43 @@ impl Home {
     }
 
     pub(crate) fn options(&self) -> ConnectOptions {
-        ConnectOptions {
-            home: self.below.clone(),
-            command: ExecutorCommand {
-                program: std::env::current_exe().unwrap(),
-                args: ["support::executor_process", "--exact", "--nocapture"]
-                    .map(Into::into)
-                    .to_vec(),
-                env: vec![
-                    (HOME.into(), self.below.clone().into()),
-                    (LINGER.into(), self.linger_ms.to_string().into()),
-                ],
-            },
-            base_env: None,
-            limit: LIMIT,
-        }
+        options(&self.below, self.linger_ms)
     }
 
     pub(crate) async fn connect(&self) -> Agent {
-        let (client, events) = ExecutorClient::connect_or_start(self.options())
-            .await
-            .unwrap();
-        Agent {
-            client,
-            events,
-            seen: Vec::new(),
-            home: self.below.clone(),
-        }
+        connect(self.options()).await
+    }
+}
+
+/// How to reach or start the executor of this home; in an agent's process, for its test program.
+pub(crate) fn options(home: &Path, linger_ms: u64) -> ConnectOptions {
+    let test = std::env::var_os(TEST).unwrap_or_else(|| std::process::id().to_string().into());
+    ConnectOptions {
+        home: home.to_owned(),
+        command: ExecutorCommand {
+            program: std::env::current_exe().unwrap(),
+            args: ["support::executor_process", "--exact", "--nocapture"]
+                .map(Into::into)
+                .to_vec(),
+            env: vec![
+                (HOME.into(), home.into()),
+                (TEST.into(), test),
+                (LINGER.into(), linger_ms.to_string().into()),
+            ],
+        },
+        base_env: None,
+        limit: LIMIT,
+    }
+}
+
+pub(crate) async fn connect(options: ConnectOptions) -> Agent {
+    let home = options.home.clone();
+    let (client, events) = ExecutorClient::connect_or_start(options).await.unwrap();
+    Agent {
+        client,
+        events,
+        seen: Vec::new(),
+        home,
     }
 }
 
