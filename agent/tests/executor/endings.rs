@@ -45,7 +45,7 @@ async fn cancel_ends_grandchildren_that_ignore_term() {
     assert_eq!(end.outcome, Outcome::Canceled);
     assert!(!runs(grandchild));
     assert!(end.survivors.is_empty());
-    assert!((GRACE..GRACE * 8).contains(&begun.elapsed()));
+    assert!(begun.elapsed() >= GRACE);
 }
 
 #[tokio::test]
@@ -68,18 +68,16 @@ async fn a_leader_that_exits_zero_on_term_was_canceled_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_stopped_process_is_ended_too() {
+async fn a_stopped_process_hears_term_too() {
     let home = Home::new();
     let mut agent = home.connect().await;
-    let request = shell("echo ready; kill -STOP $$; exit 1");
+    let request = shell("trap 'echo heard; exit 0' TERM; echo ready; kill -STOP $$; exit 1");
     agent.start(&request).await;
     agent.output(&request, 1).await;
-    let begun = Instant::now();
-    assert_eq!(
-        cancel(&mut agent, &request).await.outcome,
-        Outcome::Canceled
-    );
-    assert!(begun.elapsed() < GRACE);
+    let end = cancel(&mut agent, &request).await;
+    assert_eq!(end.outcome, Outcome::Canceled);
+    let text = agent.text(&request, end.output.chunks);
+    assert_eq!(text, "ready\nheard\n");
 }
 
 #[tokio::test]
@@ -144,20 +142,24 @@ async fn a_fence_ends_a_job_while_no_agent_is_connected() {
 async fn a_fence_can_be_moved_and_one_that_has_passed_starts_nothing() {
     let home = Home::new();
     let mut agent = home.connect().await;
-    let mut first = shell("sleep 0.6");
-    first.fence_at = Some(BootTime::now().plus(Duration::from_millis(300)));
+    let gate = home.scratch().join("gate");
+    let mut first = shell(&format!(
+        "while ! test -e {}; do sleep 0.01; done",
+        gate.display()
+    ));
+    let before = BootTime::now().plus(Duration::from_secs(1));
+    first.fence_at = Some(before);
     let mut second = first.clone();
     second.attempt = job(&["x"]).attempt;
     agent.start(&first).await;
     agent.start(&second).await;
     agent.client.fence_at(None, None).await.unwrap();
-    let late = BootTime::now().plus(Duration::from_millis(100));
-    agent
-        .client
-        .fence_at(Some(second.attempt), Some(late))
-        .await
-        .unwrap();
+    let later = before.plus(Duration::from_millis(200));
+    let moved = agent.client.fence_at(Some(second.attempt), Some(later));
+    moved.await.unwrap();
     assert_eq!(agent.end(&second).await.outcome, Outcome::Fenced);
+    assert!(BootTime::now() >= later);
+    std::fs::write(&gate, "").unwrap();
     assert_eq!(agent.end(&first).await.outcome, exited(0));
     let mut past = job(&["true"]);
     past.fence_at = Some(BootTime::now());
