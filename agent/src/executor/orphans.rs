@@ -145,14 +145,21 @@ impl Orphans {
             .collect()
     }
 
-    /// This attempt is about to end: what it shares with others is theirs now, unless it is the
-    /// last of them.
-    pub(crate) fn leave_to_others(&mut self, attempt: AttemptId) {
+    /// This attempt's first process has ended: what it shares with others who are still there is
+    /// theirs now; what it shares with nobody any more is its own.
+    pub(crate) fn leave_to_others(
+        &mut self,
+        attempt: AttemptId,
+        present: impl Fn(AttemptId) -> bool,
+    ) {
         for orphan in self.by_pid.values_mut() {
             if let Owner::OneOf(owners) = &mut orphan.owner
-                && owners.len() > 1
+                && owners.contains(&attempt)
             {
-                owners.remove(&attempt);
+                owners.retain(|owner| *owner == attempt || present(*owner));
+                if owners.len() > 1 {
+                    owners.remove(&attempt);
+                }
             }
         }
     }

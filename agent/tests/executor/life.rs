@@ -173,23 +173,27 @@ async fn a_newer_agent_replaces_the_older() {
 async fn a_killed_executor_leaves_no_process_and_the_next_one_says_so() {
     let home = Home::new();
     let mut agent = home.connect().await;
-    let (a, b) = (home.scratch().join("a"), home.scratch().join("b"));
+    let [a, b, c] = ["a", "b", "c"].map(|name| home.scratch().join(name));
     let request = shell(&format!(
         "trap '' TERM; echo words; (setsid sh -c 'trap \"\" TERM; echo $$ > {a}; while :; do sleep 1; done' &); \
+         (env -i setsid sh -c 'echo $$ > {c}; exec /bin/sleep 600' &); \
          echo $$ > {b}; while :; do sleep 1; done",
         a = a.display(),
-        b = b.display()
+        b = b.display(),
+        c = c.display()
     ));
     agent.start(&request).await;
     agent.output(&request, 1).await;
     let (daemon, leader) = (number_in(&a).await, number_in(&b).await);
+    // Known by the output pipe it holds alone.
+    let nameless = number_in(&c).await;
     let done = job(&["true"]);
     agent.run(&done).await;
     kill_9(agent.client.pid());
     agent
         .wait(|event| (*event == ExecutorEvent::Lost).then_some(()))
         .await;
-    assert!(runs(daemon) && runs(leader));
+    assert!(runs(daemon) && runs(leader) && runs(nameless));
 
     let mut agent = home.connect().await;
     let listed = agent.report(&request).await.unwrap();
@@ -203,6 +207,7 @@ async fn a_killed_executor_leaves_no_process_and_the_next_one_says_so() {
     };
     assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
     assert!(!runs(daemon) && !runs(leader));
+    assert!(!runs(nameless) || cfg!(not(target_os = "linux")));
     assert_eq!(agent.text(&request, output.chunks), "words\n");
     // What had ended before is still known as it was.
     let report = agent.report(&done).await.unwrap();

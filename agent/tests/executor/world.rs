@@ -191,3 +191,48 @@ async fn standard_input_is_closed_or_given() {
     // It is not kept on disk or in reports.
     assert_eq!(agent.report(&request).await.unwrap().spec.stdin, None);
 }
+
+const ASK: &str = "FLEET_TEST_LOGIN_SHELL";
+
+/// Not a test: the helper that asks the login shell, when started as one.
+#[test]
+fn login_env_helper() {
+    if std::env::var_os(ASK).is_some() {
+        fleet_agent::world::print_login_env().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_login_shell_is_asked_by_a_helper_in_a_session_of_its_own() {
+    use fleet_agent::executor::ExecutorCommand;
+    use fleet_agent::world::{WorldSource, capture_login_env};
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    let shell = home.scratch().join("shell");
+    let script = "#!/bin/sh\necho welcome\nexport SESSION=$(ps -o sess= -p $$)\n\
+                  for last; do :; done\neval \"$last\"\n";
+    std::fs::write(&shell, script).unwrap();
+    std::fs::set_permissions(&shell, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut helper = ExecutorCommand {
+        program: std::env::current_exe().unwrap(),
+        args: ["world::login_env_helper", "--exact", "--nocapture"]
+            .map(Into::into)
+            .to_vec(),
+        env: vec![
+            (ASK.into(), "1".into()),
+            ("SHELL".into(), shell.clone().into()),
+        ],
+    };
+    let world = capture_login_env(&helper).await;
+    assert_eq!(world.source, WorldSource::LoginShell(shell));
+    let own = rustix::process::getsid(None)
+        .unwrap()
+        .as_raw_nonzero()
+        .get();
+    assert_ne!(world.env["SESSION"].trim(), own.to_string());
+
+    helper.program = "/no/such/fleet".into();
+    let world = capture_login_env(&helper).await;
+    assert!(matches!(world.source, WorldSource::Own { .. }));
+    assert!(world.env.contains_key("PATH"));
+}
