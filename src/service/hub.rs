@@ -92,6 +92,7 @@ impl HubService {
         let keeper = tokio::spawn(keeper::run(
             bus.clone(),
             system.client().clone(),
+            hub.identity().clone(),
             Retention::default(),
             clock::message_id().to_string(),
         ));
