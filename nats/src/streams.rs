@@ -79,11 +79,11 @@ pub fn definitions(store_bytes: u64) -> Vec<(&'static str, Value)> {
         ),
         with(
             stream::WORK,
-            &["fleet.work.*.*"],
+            &["fleet.work.*.*.*"],
             share(10, 4096),
             queue.clone(),
         ),
-        with(stream::PIN, &["fleet.pin.*.*"], share(10, 4096), queue),
+        with(stream::PIN, &["fleet.pin.*.*.*"], share(10, 4096), queue),
         with(
             stream::LANE,
             &["fleet.lane.*", "fleet.want.*"],

@@ -57,9 +57,28 @@ pub fn parse_job(subject: &str) -> Option<(JobId, Writer)> {
     tokens.next().is_none().then_some(parsed)
 }
 
-/// Where a ticket waits.
+/// Where a ticket of a job waits. The job is in it so that an ended job's tickets can be removed.
 #[must_use]
-pub fn ticket(target: &Target, priority: Priority) -> String {
+pub fn ticket(target: &Target, priority: Priority, job: JobId) -> String {
+    format!("{}.{job}", queue(target, priority))
+}
+
+/// All tickets of one lane or machine and priority.
+#[must_use]
+pub fn tickets(target: &Target, priority: Priority) -> String {
+    format!("{}.*", queue(target, priority))
+}
+
+/// All tickets of a job, and the streams they may wait in.
+#[must_use]
+pub fn tickets_of(job: JobId) -> [(&'static str, String); 2] {
+    [
+        (stream::WORK, format!("fleet.work.*.*.{job}")),
+        (stream::PIN, format!("fleet.pin.*.*.{job}")),
+    ]
+}
+
+fn queue(target: &Target, priority: Priority) -> String {
     let letter = priority.letter();
     match target {
         Target::Lane(lane) => format!("fleet.work.{lane}.{letter}"),
@@ -70,7 +89,9 @@ pub fn ticket(target: &Target, priority: Priority) -> String {
 /// The lane and the priority of a ticket's subject in [`stream::WORK`].
 #[must_use]
 pub fn parse_work(subject: &str) -> Option<(Lane, Priority)> {
-    let (lane, letter) = subject.strip_prefix("fleet.work.")?.split_once('.')?;
+    let (queue, job) = subject.strip_prefix("fleet.work.")?.rsplit_once('.')?;
+    let (lane, letter) = queue.split_once('.')?;
+    job.parse::<JobId>().ok()?;
     Some((lane.parse().ok()?, Priority::from_letter(letter)?))
 }
 
@@ -207,7 +228,7 @@ mod tests {
         for priority in Priority::ALL {
             let target = Target::Lane(Lane::any());
             assert_eq!(
-                parse_work(&ticket(&target, priority)),
+                parse_work(&ticket(&target, priority, JobId::from_key("a"))),
                 Some((Lane::any(), priority))
             );
         }

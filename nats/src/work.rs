@@ -11,7 +11,7 @@ use fleet_contract::ticket::{TICKET_KIND, Ticket};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::bus::{Bus, BusError, Store, is_smuggled};
+use crate::bus::{Bus, BusError, Store};
 use crate::clock;
 use crate::subject;
 
@@ -107,32 +107,13 @@ fn pulled(message: &Message) -> Pulled {
     let Some(reply) = &message.reply else {
         return Pulled::Again;
     };
-    let ticket = decode_ticket(message);
+    let ticket = envelope::decode::<Box<Ticket>>(&message.payload, TICKET_KIND, TICKET_MAX_BYTES);
     Pulled::Ticket(Box::new(Delivered {
         ticket: ticket.map(|(_, ticket)| ticket),
         subject: message.subject.to_string(),
         deliveries: deliveries(reply),
         reply: reply.to_string(),
     }))
-}
-
-/// The ticket in a message. One that lies in another queue than it says, or that the server was made
-/// to store, is none.
-fn decode_ticket(message: &Message) -> Result<(Header, Box<Ticket>), WireError> {
-    if message.headers.as_ref().is_some_and(is_smuggled) {
-        return Err(WireError::Malformed(
-            "a ticket that nobody who may dispatch has published".to_owned(),
-        ));
-    }
-    let (header, ticket): (Header, Box<Ticket>) =
-        envelope::decode(&message.payload, TICKET_KIND, TICKET_MAX_BYTES)?;
-    if subject::ticket(&ticket.target, ticket.spec.priority) != message.subject.as_str() {
-        return Err(WireError::Malformed(format!(
-            "a ticket for another queue than {}",
-            message.subject
-        )));
-    }
-    Ok((header, ticket))
 }
 
 /// The delivery count in an acknowledgement subject: the fifth token from the end of the short form
@@ -157,7 +138,7 @@ impl Bus {
         let mut header = Header::new(clock::message_id(), clock::now(), TICKET_KIND);
         header.job = Some(ticket.job);
         let payload: Bytes = envelope::encode(&header, ticket, TICKET_MAX_BYTES)?.into();
-        let subject = subject::ticket(&ticket.target, priority);
+        let subject = subject::ticket(&ticket.target, priority, ticket.job);
         let id = ticket.ticket.to_string();
         let options = Store {
             message_id: Some(&id),
@@ -275,7 +256,7 @@ impl Bus {
                 "config": {
                     "durable_name": name,
                     "name": name,
-                    "filter_subject": subject::ticket(target, priority),
+                    "filter_subject": subject::tickets(target, priority),
                     "deliver_policy": "all",
                     "ack_policy": "explicit",
                     "replay_policy": "instant",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet_nats::hub::running_hub;
+use fleet_nats::hub::HubRecord;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -18,10 +18,11 @@ pub(crate) fn run(cx: &mut Context) -> Outcome {
     let within = cx.settings.span("grace") + MARGIN;
     let (value, text) = match background::end(&home, within)? {
         Down::Nothing => {
-            if let Some(pid) = running_hub(&home) {
-                cx.output.note(&format!(
-                    "a hub that 'up' did not start runs here: process {pid}"
-                ));
+            let hub_alone =
+                HubRecord::load(&home).ok().flatten().is_some() && home.server_pid().exists();
+            if hub_alone {
+                cx.output
+                    .note("a hub that 'up' did not start may run here: end it where it runs");
             }
             (
                 serde_json::json!({ "result": "nothing_ran" }),

@@ -33,6 +33,10 @@ pub enum Input {
     CancelAsked,
     /// The journal was read again after a reconnect, or because its time had come.
     Reread(Reading),
+    /// The last acknowledged renewal of the lease is older than [`crate::lease::CLAIM_WITHIN`]: the
+    /// machine was asleep or cut off, and what was read before is old. To be told to every attempt
+    /// once for each lapse, before whatever else has come meanwhile.
+    Lapsed,
 }
 
 /// How an attempt ended, as the executor saw it.
@@ -114,6 +118,10 @@ pub struct Attempt {
     term: u64,
     /// When its ticket was delivered, by the machine's clock.
     since: Option<Time>,
+    /// The lease has lapsed since.
+    lapsed: bool,
+    /// An append of its claim was not answered: it may be stored.
+    in_doubt: bool,
     /// Readings of a ticket's journal that did not bear it out.
     reads: u32,
     /// The attempt's number and the losses before it, once claimed.
@@ -138,9 +146,9 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The attempt that a delivered ticket may become, and the first things to do. A ticket that
-    /// was not handed in here within [`ticket::CLAIM_FRESH`] of its delivery is to be dropped
-    /// instead: the server has given it to another machine since.
+    /// The attempt that a delivered ticket may become, and the first things to do. Only for a
+    /// ticket that is fresh by [`crate::lease::CLAIM_WITHIN`]; any other goes back, for the job may
+    /// have run and been purged since.
     #[must_use]
     pub fn deliver(me: MachineId, id: AttemptId, ticket: Ticket) -> (Self, Vec<Effect>) {
         let attempt = Self {
@@ -150,6 +158,8 @@ impl Attempt {
             spec: (*ticket.spec).clone(),
             term: 0,
             since: None,
+            lapsed: false,
+            in_doubt: false,
             reads: 0,
             no: 0,
             losses: 0,
@@ -189,6 +199,8 @@ impl Attempt {
             ticket: None,
             term: 0,
             since: None,
+            lapsed: false,
+            in_doubt: false,
             reads: 0,
             no: found.no,
             losses: 0,
@@ -219,11 +231,11 @@ impl Attempt {
         matches!(self.stage, Stage::Running | Stage::Superseded)
     }
 
-    /// Whether this machine answers for it: it is claimed, or may be. To be named in `held` when
-    /// the lease is taken.
+    /// Whether this machine answers for it: it is claimed, or may be soon. To be named in `held`
+    /// when the lease is taken.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        !matches!(self.stage, Stage::Judging | Stage::Done)
+        !self.is_done()
     }
 
     /// Whether it is over.
@@ -257,26 +269,38 @@ impl Attempt {
             _ => None,
         };
         match (&self.stage, input) {
+            // Its ticket goes back; another machine has it by now.
+            (Stage::Judging, Input::Lapsed) => self.finish(vec![Effect::GiveBack]),
+            (_, Input::Lapsed) => {
+                self.lapsed = true;
+                Vec::new()
+            }
+
             (Stage::Judging, Input::Tip(tip)) => self.judge(tip.as_ref(), None, now),
             (Stage::Judging, Input::NoAnswer) => self.pause(),
-            (Stage::Judging, Input::Again) => match self.held_for(now) {
-                // Another machine has the ticket by now; this one's delivery means nothing.
-                held if held > ticket::CLAIM_FRESH => self.finish(Vec::new()),
-                _ => vec![Effect::Read],
-            },
+            (Stage::Judging, Input::Again) => {
+                if self.is_late(now) {
+                    // Another machine has the ticket by now; this delivery means nothing.
+                    return self.finish(Vec::new());
+                }
+                vec![Effect::Read]
+            }
 
             (Stage::Claiming { .. }, Input::Appended(seq)) => self.claimed_at(seq, seq),
             (Stage::Claiming { .. }, Input::Refused(reading) | Input::Reread(reading)) => {
                 self.claim_read(&reading, refused, now)
             }
-            (Stage::Claiming { .. }, Input::NoAnswer) => self.pause(),
+            (Stage::Claiming { .. }, Input::NoAnswer) => {
+                self.in_doubt = true;
+                self.pause()
+            }
             (Stage::Claiming { .. }, Input::CancelAsked) => {
                 self.look_for_cancel = true;
                 Vec::new()
             }
             (Stage::Claiming { record }, Input::Again) => {
                 // A first record would make a job anew that ended and was purged meanwhile.
-                if record.prev == 0 && self.held_for(now) > ticket::CLAIM_FRESH {
+                if record.prev == 0 && self.is_late(now) {
                     return vec![Effect::ReadAll];
                 }
                 let record = record.clone();
@@ -309,9 +333,10 @@ impl Attempt {
         }
     }
 
-    fn held_for(&self, now: Time) -> std::time::Duration {
-        self.since
-            .map_or(std::time::Duration::ZERO, |at| now.since(at))
+    /// Whether its ticket is so old that the job may have run and been purged since.
+    fn is_late(&self, now: Time) -> bool {
+        let held = self.since.map(|at| now.since(at));
+        self.lapsed || held.is_some_and(|held| held > ticket::CLAIM_FRESH)
     }
 
     /// One pause at a time, however many answers fail to come.
@@ -334,14 +359,20 @@ impl Attempt {
         match ticket::judge(&ticket, &self.me, tip) {
             // The append was refused over a record that this reading does not show yet.
             Verdict::Claim { expect, .. } if refused == Some(expect) => self.pause(),
-            Verdict::Claim { expect: 0, .. } if self.held_for(now) > ticket::CLAIM_FRESH => {
-                self.too_late(now)
-            }
+            Verdict::Claim { expect: 0, .. } if self.is_late(now) => self.too_late(),
             verdict @ Verdict::Claim { .. } => self.claim(&ticket, &verdict, now),
+            // A claim that nobody answered may be there, hidden from this reading: look again.
+            Verdict::Stale if self.in_doubt && self.reads < ticket::READ_AGAIN_MAX => {
+                self.reads += 1;
+                self.pause()
+            }
             Verdict::Stale => self.finish(vec![Effect::Ack]),
             Verdict::NotMine => self.finish(Vec::new()),
-            // A claim may be on its way, or there already: go on until that is known.
-            _ if self.stage != Stage::Judging => self.pause(),
+            // A claim may be on its way, or there already: go on until that is known, which is when
+            // there is no journal any more that would take it.
+            _ if self.stage != Stage::Judging && (tip.is_some() || refused.is_none()) => {
+                self.pause()
+            }
             Verdict::ReadAgain | Verdict::Early => {
                 self.reads += 1;
                 if self.reads < ticket::READ_AGAIN_MAX {
@@ -360,10 +391,11 @@ impl Attempt {
     }
 
     /// There is no journal, and this machine has had the ticket for long: the job may have run and
-    /// been purged meanwhile, and is not claimed anew. Whoever has the ticket now goes on; a claim
-    /// that is still on its way has as long again to arrive.
-    fn too_late(&mut self, now: Time) -> Vec<Effect> {
-        if self.stage == Stage::Judging || self.held_for(now) > ticket::CLAIM_FRESH * 2 {
+    /// been purged meanwhile, and is not claimed anew. Whoever has the ticket now goes on. A claim
+    /// that is still on its way is given time to arrive: counted in pauses, for clocks jump.
+    fn too_late(&mut self) -> Vec<Effect> {
+        self.reads += 1;
+        if self.stage == Stage::Judging || self.reads > ticket::READ_AGAIN_MAX * 4 {
             self.finish(Vec::new())
         } else {
             self.pause()

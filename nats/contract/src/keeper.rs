@@ -24,9 +24,13 @@ pub const ACT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most acts handed out at once; the rest is due again at once.
 pub const ACTS_MAX: usize = 256;
 
-/// Ended jobs younger than this are kept whatever their number: a machine that sleeps on a ticket
-/// for less finds the journal there, and for longer gives it up ([`crate::ticket::CLAIM_FRESH`]).
-pub const PURGE_AGE_MIN: Duration = Duration::from_secs(60);
+/// Ended jobs younger than this are kept whatever their number.
+pub const PURGE_AGE_MIN: Duration = Duration::from_secs(90);
+
+/// Between the removal of an ended job's last tickets and that of its journal: whoever had one of
+/// them has found the end there by then, or given it up ([`crate::lease::CLAIM_WITHIN`],
+/// [`crate::ticket::CLAIM_FRESH`]).
+pub const CLEAR_BEFORE_PURGE: Duration = Duration::from_secs(60);
 
 /// How long ended jobs are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +91,14 @@ pub enum Act {
         /// The lease's last sequence.
         expect: u64,
     },
-    /// Remove the job's journal up to here, and its log.
+    /// Remove every ticket of the ended job that still waits anywhere; answer with
+    /// [`Keeper::cleared`]. A new job's ticket that is left over (of a second dispatcher with the
+    /// same key, say) would run the job again once nothing tells any more that it ended.
+    Clear {
+        /// The job.
+        job: JobId,
+    },
+    /// Remove the job's log, and then its journal up to here; answer with [`Keeper::purged`].
     Purge {
         /// The job.
         job: JobId,
@@ -109,15 +120,18 @@ struct Kept {
     stored: Time,
     /// When the hub stored the record that ended it.
     ended_at: Option<Time>,
+    /// When its tickets were removed, after its end.
+    cleared_at: Option<Time>,
     /// The machine whose lease decides about its open attempt, as it stands in `running`.
     runs_on: Option<MachineId>,
 }
 
 impl Kept {
-    /// When the next attempt is due. The writer's clock may be off by years, so that its word is
-    /// taken only as far as any backoff goes.
+    /// When the next attempt is due. The writer's clock may be off by years: only how long its
+    /// pause is counts, from when the hub stored the record.
     fn backoff_due(&self, until: Time) -> Time {
-        until.min(self.stored.plus(policy::BACKOFF_MAX))
+        let pause = until.since(self.job.changed_at).min(policy::BACKOFF_MAX);
+        self.stored.plus(pause)
     }
 }
 
@@ -220,6 +234,7 @@ impl Keeper {
                         check_at: stored.plus(TICKET_CHECK_FIRST),
                         stored,
                         ended_at: None,
+                        cleared_at: None,
                         runs_on: None,
                     };
                     self.jobs.insert(id, kept);
@@ -340,6 +355,17 @@ impl Keeper {
                 cause: Cause::Republish,
             };
             self.urgent.push(act);
+        }
+    }
+
+    /// No ticket of the ended job waits anywhere any more.
+    pub fn cleared(&mut self, id: JobId, now: Time) {
+        if let Some(kept) = self.jobs.get_mut(&id)
+            && kept.ended_at.is_some()
+        {
+            kept.cleared_at = Some(now);
+            kept.busy_until = None;
+            self.schedule(id);
         }
     }
 
@@ -499,9 +525,12 @@ impl Keeper {
                     Some(issue(Cause::Backoff))
                 }
                 JobState::Running { .. } if self.given_up(job) => self.lost(job, now),
-                state if state.word().is_terminal() => Some(Act::Purge {
-                    job: id,
-                    up_to: job.last_seq,
+                state if state.word().is_terminal() => Some(match kept.cleared_at {
+                    None => Act::Clear { job: id },
+                    Some(_) => Act::Purge {
+                        job: id,
+                        up_to: job.last_seq,
+                    },
                 }),
                 _ => None,
             }
@@ -525,6 +554,7 @@ impl Keeper {
         kept.check_pause = TICKET_CHECK_FIRST;
         kept.check_at = stored.plus(TICKET_CHECK_FIRST);
         kept.stored = stored;
+        kept.cleared_at = None;
         let terminal = kept.job.state.word().is_terminal();
         let was_ended = kept.ended_at;
         kept.ended_at = terminal.then(|| was_ended.unwrap_or(stored));
@@ -572,12 +602,15 @@ impl Keeper {
                 JobState::Backoff { until } => Some(kept.backoff_due(*until)),
                 JobState::Running { .. } => self.given_up(job).then_some(kept.stored),
                 state if state.word().is_terminal() => kept.ended_at.map(|at| {
-                    let age = self.retention.age;
-                    at.plus(if self.surplus.contains(&(at, id)) {
-                        age.min(PURGE_AGE_MIN)
+                    let age = if self.surplus.contains(&(at, id)) {
+                        self.retention.age.min(PURGE_AGE_MIN)
                     } else {
-                        age
-                    })
+                        self.retention.age
+                    };
+                    match kept.cleared_at {
+                        None => at.plus(age.saturating_sub(CLEAR_BEFORE_PURGE)),
+                        Some(cleared) => at.plus(age).max(cleared.plus(CLEAR_BEFORE_PURGE)),
+                    }
                 }),
                 _ => None,
             }

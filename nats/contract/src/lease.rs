@@ -18,6 +18,12 @@ pub const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// the most, which leaves 7 s of margin before the keeper may act.
 pub const FENCE_AFTER: Duration = Duration::from_secs(30);
 
+/// A machine hands a ticket to an attempt only while it sent the last acknowledged renewal less
+/// than this ago, and only one that came by a pull made since the lease was taken or last lapsed by
+/// this measure; any other goes back. A machine that was asleep or cut off learns by this, and by
+/// nothing else, that what lies in its buffers is old.
+pub const CLAIM_WITHIN: Duration = Duration::from_secs(20);
+
 /// A reading of a clock that never goes back and runs on through suspend (`CLOCK_BOOTTIME`), in
 /// nanoseconds since some start of its own. Readings of two machines cannot be compared.
 #[derive(

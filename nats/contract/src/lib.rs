@@ -15,6 +15,7 @@ pub mod machine;
 pub mod outcome;
 pub mod policy;
 pub mod record;
+pub mod reorder;
 pub mod spec;
 pub mod ticket;
 pub mod time;

@@ -120,7 +120,7 @@ pub enum Next {
     End,
     /// Another attempt, not before this time.
     Backoff {
-        /// When it is due, by the hub's clock.
+        /// When it is due, by the writer's clock: how long after the record's own time it is counts.
         until: Time,
     },
     /// The operator decides.

@@ -19,10 +19,9 @@ pub const TICKET_KIND: &str = "ticket";
 /// counts as purged.
 pub const READ_AGAIN_MAX: u32 = 5;
 
-/// How long a machine may act on one delivery of a ticket: a claim that nobody answered is not
-/// simply repeated after this long, and given up after twice as long if the journal does not show
-/// it. A machine that slept on a ticket could else claim a job anew that ended and was purged
-/// meanwhile ([`crate::keeper::PURGE_AGE_MIN`] is longer).
+/// How long, by its wall clock, a machine may claim a job without a journal by one delivery of its
+/// ticket. A machine that slept on a ticket could else claim a job anew that ended and was purged
+/// meanwhile. Clocks jump, so that [`crate::lease::CLAIM_WITHIN`] counts beside it.
 pub const CLAIM_FRESH: Duration = Duration::from_secs(10);
 
 /// A job that can be had.
@@ -233,11 +232,15 @@ pub fn refused(
     known: u64,
     reading: &Reading,
 ) -> Refused {
-    let own = [&reading.own, &reading.tip]
-        .into_iter()
-        .flatten()
-        .filter(|tip| tip.readable && tip.about == Some(mine))
-        .filter(|tip| tip.writer == Writer::Machine(me.clone()))
+    let writer = Writer::Machine(me.clone());
+    let owns = || {
+        [&reading.own, &reading.tip]
+            .into_iter()
+            .flatten()
+            .filter(|tip| tip.readable && tip.writer == writer)
+    };
+    let own = owns()
+        .filter(|tip| tip.about == Some(mine))
         .max_by_key(|tip| tip.seq);
     if let Some(own) = own
         && own.ends
@@ -262,8 +265,17 @@ pub fn refused(
     if rulings().any(|ruling| ruling.seq > claim && ruling.after.attempt != Some(mine)) {
         return Refused::Fenced;
     }
+    // A later attempt of this very machine hides this one's last record, and nobody let go of this
+    // one: then it had ended.
+    if let Some(later) = owns().find(|tip| tip.seq > claim && tip.about != Some(mine)) {
+        return Refused::Ended { seq: later.seq };
+    }
     let Some(tip) = &reading.tip else {
-        return Refused::Blank;
+        return if *reading == Reading::default() {
+            Refused::Blank
+        } else {
+            Refused::Unclear
+        };
     };
     let believed = tip.rules() || own.is_some_and(|own| own.seq == tip.seq);
     if tip.seq < known.max(claim) || !believed {

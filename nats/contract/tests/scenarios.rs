@@ -273,7 +273,7 @@ impl World {
             Some(job) => job.record(now, writer, change.clone()),
             None => fleet_contract::job::first_record(job_id(1), now, writer, change.clone()),
         };
-        made.unwrap_or_else(|_| Record {
+        made.unwrap_or(Record {
             prev: 0,
             change,
             after: After {
