@@ -136,7 +136,7 @@ fn run(cli: &Cli) -> Outcome {
             cmd::hub::credentials(machine, out, &mut cx)
         }
         Verb::Agent(Agent::Status) => cmd::agent::status(&mut cx),
-        Verb::Up(_) | Verb::Hub(Hub::Run { .. }) | Verb::Agent(Agent::Run(_)) => on_runtime(
+        Verb::Up(_) | Verb::Hub(Hub::Run { .. }) | Verb::Agent(Agent::Run { .. }) => on_runtime(
             &mut tokio::runtime::Builder::new_multi_thread(),
             &cli.verb,
             &mut cx,
@@ -155,8 +155,8 @@ fn flags(cli: &Cli) -> Result<Flags, Failure> {
     let flags = Flags::global(&cli.global)?;
     Ok(match &cli.verb {
         Verb::Up(up) => flags.machine(&up.machine).hub(&up.hub),
-        Verb::Hub(Hub::Run { flags: hub }) => flags.hub(hub),
-        Verb::Agent(Agent::Run(machine)) => flags.machine(machine),
+        Verb::Hub(Hub::Run { flags: hub, .. }) => flags.hub(hub),
+        Verb::Agent(Agent::Run { flags: machine, .. }) => flags.machine(machine),
         _ => flags,
     })
 }
@@ -170,9 +170,9 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
     let outcome = runtime.block_on(async {
         match verb {
             Verb::Up(args) => cmd::up::run(args, cx).await,
-            Verb::Hub(Hub::Run { .. }) => cmd::hub::run(cx).await,
+            Verb::Hub(Hub::Run { tether, .. }) => cmd::hub::run(*tether, cx).await,
             Verb::Hub(Hub::Status) => cmd::hub::status(cx).await,
-            Verb::Agent(Agent::Run(_)) => cmd::agent::run(cx).await,
+            Verb::Agent(Agent::Run { tether, .. }) => cmd::agent::run(*tether, cx).await,
             Verb::Run(args) => cmd::run::run(args, cx).await,
             Verb::Dispatch(args) => cmd::dispatch::run(args, cx).await,
             Verb::Jobs(args) => cmd::jobs::run(args, cx).await,

@@ -69,6 +69,37 @@ pub struct Stored {
     pub headers: HeaderMap,
     /// Its bytes.
     pub payload: Bytes,
+    /// Whether the server itself put it there as an answer: whoever may ask for a message can name
+    /// any subject for the answer, one he may not write to as well, and the server stores it.
+    pub smuggled: bool,
+}
+
+/// Headers that the server gives the answers of a direct get. A message that was stored with them
+/// is such an answer and was never published by whom its subject names.
+const ANSWER_HEADERS: [&str; 3] = ["Nats-Stream", "Nats-Subject", "Nats-Sequence"];
+
+/// Whether a message as a consumer delivers it was smuggled into its stream.
+#[must_use]
+pub(crate) fn is_smuggled(headers: &HeaderMap) -> bool {
+    ANSWER_HEADERS
+        .iter()
+        .any(|name| headers.get(*name).is_some())
+}
+
+impl Stored {
+    /// Refuses a message that the server was made to store.
+    ///
+    /// # Errors
+    /// `Malformed`.
+    pub fn honest(&self) -> Result<&Self, WireError> {
+        if self.smuggled {
+            return Err(WireError::Malformed(format!(
+                "it was stored on {} as the answer to a request, by nobody who may write there",
+                self.subject
+            )));
+        }
+        Ok(self)
+    }
 }
 
 /// How full a stream is.
@@ -474,7 +505,11 @@ fn stored(what: &str, message: Message) -> Result<Option<Stored>, BusError> {
         _ => {}
     }
     let headers = message.headers.unwrap_or_default();
-    let text = |name: &str| headers.get(name).map(|v| v.as_str().to_owned());
+    // The last of each is the server's own, for this very answer; an earlier one was stored.
+    let text = |name: &str| headers.get_all(name).last().map(|v| v.as_str().to_owned());
+    let smuggled = ANSWER_HEADERS
+        .iter()
+        .any(|name| headers.get_all(*name).count() > 1);
     let missing = |name: &str| {
         BusError::Wire(WireError::Malformed(format!(
             "answer to {what} without {name}"
@@ -493,5 +528,6 @@ fn stored(what: &str, message: Message) -> Result<Option<Stored>, BusError> {
         time,
         headers,
         payload: message.payload,
+        smuggled,
     }))
 }

@@ -62,7 +62,7 @@ impl NewEvent {
 pub fn event(message: &Stored) -> Result<EventView, WireError> {
     let limit = envelope::TICKET_MAX_BYTES;
     let (header, mut data): (Header, Value) =
-        envelope::decode_any(&message.payload, limit, |_| true)?;
+        envelope::decode_any(&message.honest()?.payload, limit, |_| true)?;
     // Standard input may be megabytes of base64 that nobody wants to see in an event.
     if let Some(spec) = data.get_mut("spec").and_then(Value::as_object_mut) {
         spec.remove("stdin");

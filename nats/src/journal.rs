@@ -32,7 +32,9 @@ impl Entry {
     #[must_use]
     pub fn of(message: &Stored) -> Option<Self> {
         let (job, writer) = subject::parse_job(&message.subject)?;
-        let record = envelope::decode_any(&message.payload, TICKET_MAX_BYTES, Change::knows_kind)
+        let record = message
+            .honest()
+            .and_then(|m| envelope::decode_any(&m.payload, TICKET_MAX_BYTES, Change::knows_kind))
             .map_err(|error| Void::Unreadable(error.to_string()));
         Some(Self {
             job,

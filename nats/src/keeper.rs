@@ -1,7 +1,7 @@
 //! The keeper's shell: tails the journal, the leases and the registry, and carries out what the
 //! contract's [`fleet_contract::keeper::Keeper`] wants done. Runs inside the hub process only.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use fleet_contract::event::kind;
@@ -9,15 +9,16 @@ use fleet_contract::ids::{MachineId, Writer};
 use fleet_contract::job::Applied;
 use fleet_contract::keeper::{Act, Keeper, Retention};
 use fleet_contract::lease::LeaseRecord;
-use fleet_contract::machine::{Presence, Service};
+use fleet_contract::machine::{self, Presence, Service};
 use fleet_contract::spec::Target;
 use futures_util::StreamExt;
-use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::bus::{Bus, BusError, Stored};
 use crate::clock;
 use crate::flow::NewEvent;
+use crate::hub::{Identity, PeerEventKind, Permission};
 use crate::journal::Entry;
 use crate::registry::{decode_lease, decode_presence};
 use crate::subject::{self, HUB, stream};
@@ -28,18 +29,23 @@ const ACTS_AT_ONCE: usize = 16;
 /// First and longest pause before a keeper whose link broke starts anew.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// The subject of the server's own events about closed connections, for the system account.
-pub const DISCONNECTS: &str = "$SYS.ACCOUNT.*.DISCONNECT";
-
-/// Runs the keeper until `stop` resolves. `system` is a connection of the system account.
-pub async fn run(bus: Bus, system: async_nats::Client, retention: Retention, boot: String) {
+/// Runs the keeper until its task is ended. `system` is a connection of the system account, which
+/// hears who leaves; `identity` tells who that was.
+pub async fn run(
+    bus: Bus,
+    system: async_nats::Client,
+    identity: std::sync::Arc<Identity>,
+    retention: Retention,
+    boot: String,
+) {
     let mut pause = RESTART_PAUSE.0;
+    let mut events = 0;
     loop {
-        let mut shell = Shell::new(bus.clone(), retention, boot.clone());
-        match shell.work(&system).await {
-            Ok(()) => return,
-            Err(error) => tracing::warn!(%error, "the keeper starts anew"),
+        let mut shell = Shell::new(&bus, &identity, retention, &boot, events);
+        if let Err(error) = Box::pin(shell.work(&system)).await {
+            tracing::warn!(%error, "the keeper starts anew");
         }
+        events = shell.events;
         tokio::time::sleep(clock::jittered(pause)).await;
         pause = (pause * 2).min(RESTART_PAUSE.1);
     }
@@ -54,67 +60,73 @@ enum Outcome {
     Purged(fleet_contract::ids::JobId),
 }
 
-struct Shell {
-    bus: Bus,
+struct Shell<'a> {
+    bus: &'a Bus,
+    identity: &'a Identity,
+    boot: &'a str,
     keeper: Keeper,
-    boot: String,
-    /// Machines whose queues exist.
-    served: HashSet<MachineId>,
+    /// Machines by what is known of their presence.
+    machines: HashMap<MachineId, Beat>,
     events: u64,
 }
 
-#[derive(Deserialize)]
-struct Disconnect {
-    client: ClientInfo,
+/// A machine's last presence.
+#[derive(Debug, Clone, Copy, Default)]
+struct Beat {
+    seq: u64,
+    /// When it is lost, unless it speaks before.
+    lost_at: Option<Instant>,
+    /// Whether its queues exist.
+    served: bool,
 }
 
-#[derive(Deserialize)]
-struct ClientInfo {
-    id: u64,
-    #[serde(default)]
-    name: String,
-}
-
-impl Shell {
-    fn new(bus: Bus, retention: Retention, boot: String) -> Self {
+impl<'a> Shell<'a> {
+    fn new(
+        bus: &'a Bus,
+        identity: &'a Identity,
+        retention: Retention,
+        boot: &'a str,
+        events: u64,
+    ) -> Self {
         let keeper = Keeper::new(clock::boot_time(), retention);
         Self {
             bus,
-            keeper,
+            identity,
             boot,
-            served: HashSet::new(),
-            events: 0,
+            keeper,
+            machines: HashMap::new(),
+            events,
         }
     }
 
     async fn work(&mut self, system: &async_nats::Client) -> Result<(), BusError> {
         // Before the registry is read, so that no closed connection falls between the two.
+        let disconnects = format!("$SYS.ACCOUNT.{}.DISCONNECT", self.identity.account());
         let mut disconnects = system
-            .subscribe(DISCONNECTS)
+            .subscribe(disconnects)
             .await
             .map_err(|e| BusError::Closed(e.to_string()))?;
         let mut journal = Tail::open(
-            &self.bus,
+            self.bus,
             stream::JOB,
             &[subject::JOBS.to_owned()],
             From::First,
         )
         .await?;
         let mut leases = Tail::open(
-            &self.bus,
+            self.bus,
             stream::LEASE,
             &[subject::LEASES.to_owned()],
             From::LastOfEach,
         )
         .await?;
         let mut machines = Tail::open(
-            &self.bus,
+            self.bus,
             stream::PRES,
             &[subject::PRESENCES.to_owned()],
             From::LastOfEach,
         )
         .await?;
-        self.lose_the_silent(system).await;
         let mut caught_up = false;
         loop {
             let due = if caught_up {
@@ -122,9 +134,11 @@ impl Shell {
             } else {
                 None
             };
+            let due = due.map(|pause| Instant::now() + pause);
+            let silent = self.machines.values().filter_map(|beat| beat.lost_at).min();
             let timer = async {
-                match due {
-                    Some(pause) => tokio::time::sleep(pause).await,
+                match due.into_iter().chain(silent).min() {
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
@@ -142,6 +156,7 @@ impl Shell {
                 Some(message) = disconnects.next() => self.disconnected(&message.payload).await,
                 () = timer => {}
             }
+            self.lose_the_silent().await;
             if caught_up {
                 self.act().await;
             }
@@ -191,89 +206,112 @@ impl Shell {
     }
 
     async fn presence(&mut self, message: &Stored) {
-        let machine = match decode_presence(message) {
-            Ok(presence) => presence.machine,
+        let presence = match decode_presence(message) {
+            Ok(presence) => presence,
             Err(error) => return self.malformed(message, &error.to_string()).await,
         };
-        if self.served.contains(&machine) {
+        let beat = self.machines.entry(presence.machine.clone()).or_default();
+        beat.seq = message.seq;
+        beat.lost_at = machine::lost_after(&presence).map(|after| Instant::now() + after);
+        if beat.served {
             return;
         }
-        match self.bus.ensure_queues(&Target::Pin(machine.clone())).await {
-            Ok(()) => {
-                self.served.insert(machine);
+        match self
+            .bus
+            .ensure_queues(&Target::Pin(presence.machine.clone()))
+            .await
+        {
+            Ok(()) => beat.served = true,
+            Err(error) => {
+                tracing::warn!(%error, machine = %presence.machine, "cannot make the machine's queues");
             }
-            Err(error) => tracing::warn!(%error, %machine, "cannot make the machine's queues"),
         }
     }
 
     /// The connection of a machine closed: without goodbye, it is lost, unless it has spoken over a
     /// later connection.
     async fn disconnected(&mut self, payload: &[u8]) {
-        let Ok(event) = serde_json::from_slice::<Disconnect>(payload) else {
+        let Some(peer) = self.identity.peer_event(payload) else {
             return;
         };
-        let Some(machine) = event
-            .client
-            .name
-            .strip_prefix("fleet agent ")
-            .and_then(|m| m.parse().ok())
-        else {
+        if peer.kind != PeerEventKind::Disconnected || peer.permission != Permission::Worker {
             return;
-        };
-        if let Err(error) = self
-            .lose(&machine, |p| p.connection == event.client.id)
-            .await
-        {
-            tracing::warn!(%error, %machine, "cannot mark the machine as lost");
         }
+        let Ok(machine) = peer.name.parse() else {
+            return;
+        };
+        let reason = peer.reason.as_deref().unwrap_or("its connection closed");
+        let reason = format!("{reason}, without goodbye");
+        self.lose(&machine, &reason, |seen, _| {
+            seen.connection == peer.connection
+        })
+        .await;
     }
 
-    /// At the keeper's start: whoever left while no keeper listened is lost, too.
-    async fn lose_the_silent(&mut self, _system: &async_nats::Client) {
-        let Ok((machines, _)) = self.bus.machines().await else {
-            return;
-        };
-        for seen in machines {
-            let machine = seen.presence.machine.clone();
-            let silent = fleet_contract::machine::state(&seen.presence, seen.age)
-                == fleet_contract::machine::MachineState::Lost;
-            if silent && let Err(error) = self.lose(&machine, |p| *p == seen.presence).await {
-                tracing::warn!(%error, %machine, "cannot mark the machine as lost");
+    /// Machines whose beats stopped while their connection stayed.
+    async fn lose_the_silent(&mut self) {
+        let now = Instant::now();
+        let silent: Vec<(MachineId, u64)> = self
+            .machines
+            .iter()
+            .filter(|(_, beat)| beat.lost_at.is_some_and(|at| at <= now))
+            .map(|(machine, beat)| (machine.clone(), beat.seq))
+            .collect();
+        for (machine, seq) in silent {
+            if let Some(beat) = self.machines.get_mut(&machine) {
+                beat.lost_at = None;
             }
+            self.lose(&machine, "its beats stopped", |_, found| found == seq)
+                .await;
         }
     }
 
     async fn lose(
         &mut self,
         machine: &MachineId,
-        is_it: impl Fn(&Presence) -> bool,
-    ) -> Result<(), BusError> {
+        reason: &str,
+        is_it: impl Fn(&Presence, u64) -> bool,
+    ) {
+        match self.mark_lost(machine, is_it).await {
+            Ok(Some(host)) => {
+                let detail = json!({ "reason": reason, "host": host });
+                self.tell(NewEvent::of_machine(kind::MACHINE_LOST, machine, detail))
+                    .await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, %machine, "cannot mark the machine as lost"),
+        }
+    }
+
+    /// Marks a machine as lost, unless it has said goodbye or spoken since; its host.
+    async fn mark_lost(
+        &self,
+        machine: &MachineId,
+        is_it: impl Fn(&Presence, u64) -> bool,
+    ) -> Result<Option<String>, BusError> {
         let Some(message) = self
             .bus
             .last(stream::PRES, &subject::presence(machine))
             .await?
         else {
-            return Ok(());
+            return Ok(None);
         };
         let Ok(mut presence) = decode_presence(&message) else {
-            return Ok(());
+            return Ok(None);
         };
-        if matches!(presence.service, Service::Offline | Service::Lost) || !is_it(&presence) {
-            return Ok(());
+        if matches!(presence.service, Service::Offline | Service::Lost)
+            || !is_it(&presence, message.seq)
+        {
+            return Ok(None);
         }
         presence.service = Service::Lost;
         presence.lost_at = Some(clock::now());
         match self.bus.beat(&presence, Some(message.seq)).await {
-            Ok(_) => {}
+            Ok(_) => Ok(Some(presence.host)),
             // It spoke in between: not lost.
-            Err(BusError::Moved(_)) => return Ok(()),
-            Err(error) => return Err(error),
+            Err(BusError::Moved(_)) => Ok(None),
+            Err(error) => Err(error),
         }
-        let detail =
-            json!({ "reason": "its connection closed without goodbye", "host": presence.host });
-        self.tell(NewEvent::of_machine(kind::MACHINE_LOST, machine, detail))
-            .await;
-        Ok(())
     }
 
     async fn act(&mut self) {
@@ -414,7 +452,7 @@ impl Shell {
         self.events += 1;
         if let Err(error) = self
             .bus
-            .put_event(HUB, &event, &self.boot, self.events)
+            .put_event(HUB, &event, self.boot, self.events)
             .await
         {
             tracing::warn!(%error, kind = event.kind, "an event was not stored");

@@ -80,6 +80,7 @@ impl Chunk {
     pub fn of(message: &Stored) -> Result<Self, WireError> {
         let malformed =
             |why: &str| WireError::Malformed(format!("chunk on {}: {why}", message.subject));
+        message.honest()?;
         let (job, machine) =
             subject::parse_log(&message.subject).ok_or_else(|| malformed("no such subject"))?;
         let head = message

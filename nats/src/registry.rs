@@ -43,7 +43,7 @@ impl Seen {
 /// As [`envelope::decode`]; `Malformed` where it speaks for another machine than its subject.
 pub fn decode_presence(message: &Stored) -> Result<Presence, WireError> {
     let (_, presence): (_, Presence) =
-        envelope::decode(&message.payload, PRESENCE_KIND, MESSAGE_MAX_BYTES)?;
+        envelope::decode(&message.honest()?.payload, PRESENCE_KIND, MESSAGE_MAX_BYTES)?;
     if subject::parse_presence(&message.subject).as_ref() != Some(&presence.machine) {
         return Err(WireError::Malformed(format!(
             "it speaks for {} on {}",
@@ -59,7 +59,7 @@ pub fn decode_presence(message: &Stored) -> Result<Presence, WireError> {
 /// As [`decode_presence`].
 pub fn decode_lease(message: &Stored) -> Result<LeaseRecord, WireError> {
     let (_, record): (_, LeaseRecord) =
-        envelope::decode(&message.payload, LEASE_KIND, MESSAGE_MAX_BYTES)?;
+        envelope::decode(&message.honest()?.payload, LEASE_KIND, MESSAGE_MAX_BYTES)?;
     let (machine, expected) = match &record {
         LeaseRecord::Agent { machine, .. } => (machine, subject::lease(machine, machine.as_str())),
         LeaseRecord::Hub { machine } => (machine, subject::lease(machine, HUB)),

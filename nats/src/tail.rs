@@ -10,7 +10,7 @@ use async_nats::jetstream::{self, Message};
 use fleet_contract::time::Time;
 use futures_util::StreamExt;
 
-use crate::bus::{Bus, BusError, Stored};
+use crate::bus::{Bus, BusError, Stored, is_smuggled};
 
 /// Where a reader begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +162,7 @@ impl Tail {
             subject: message.subject.to_string(),
             seq: info.stream_sequence,
             time: Time::from_micros(micros),
+            smuggled: message.headers.as_ref().is_some_and(is_smuggled),
             headers: message.headers.clone().unwrap_or_default(),
             payload: message.payload.clone(),
         };

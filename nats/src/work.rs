@@ -11,7 +11,7 @@ use fleet_contract::ticket::{TICKET_KIND, Ticket};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::bus::{Bus, BusError, Store};
+use crate::bus::{Bus, BusError, Store, is_smuggled};
 use crate::clock;
 use crate::subject;
 
@@ -107,13 +107,32 @@ fn pulled(message: &Message) -> Pulled {
     let Some(reply) = &message.reply else {
         return Pulled::Again;
     };
-    let ticket = envelope::decode::<Box<Ticket>>(&message.payload, TICKET_KIND, TICKET_MAX_BYTES);
+    let ticket = decode_ticket(message);
     Pulled::Ticket(Box::new(Delivered {
         ticket: ticket.map(|(_, ticket)| ticket),
         subject: message.subject.to_string(),
         deliveries: deliveries(reply),
         reply: reply.to_string(),
     }))
+}
+
+/// The ticket in a message. One that lies in another queue than it says, or that the server was made
+/// to store, is none.
+fn decode_ticket(message: &Message) -> Result<(Header, Box<Ticket>), WireError> {
+    if message.headers.as_ref().is_some_and(is_smuggled) {
+        return Err(WireError::Malformed(
+            "a ticket that nobody who may dispatch has published".to_owned(),
+        ));
+    }
+    let (header, ticket): (Header, Box<Ticket>) =
+        envelope::decode(&message.payload, TICKET_KIND, TICKET_MAX_BYTES)?;
+    if subject::ticket(&ticket.target, ticket.spec.priority) != message.subject.as_str() {
+        return Err(WireError::Malformed(format!(
+            "a ticket for another queue than {}",
+            message.subject
+        )));
+    }
+    Ok((header, ticket))
 }
 
 /// The delivery count in an acknowledgement subject: the fifth token from the end of the short form

@@ -138,6 +138,14 @@ pub(crate) enum Shell {
     Fish,
 }
 
+/// How a service is held by whoever started it.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct Tether {
+    /// Stop when standard input ends: for whoever starts fleet as its child
+    #[arg(long, hide = true)]
+    pub(crate) tether: bool,
+}
+
 /// How this machine takes part.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct MachineFlags {
@@ -182,6 +190,9 @@ pub(crate) struct Up {
     /// Do not open the console
     #[arg(long)]
     pub(crate) no_tui: bool,
+    /// By whom it is held.
+    #[command(flatten)]
+    pub(crate) tether: Tether,
     /// Set for the process in the background
     #[arg(long, hide = true)]
     pub(crate) background: bool,
@@ -195,6 +206,9 @@ pub(crate) enum Hub {
         /// How it listens.
         #[command(flatten)]
         flags: HubFlags,
+        /// By whom it is held.
+        #[command(flatten)]
+        tether: Tether,
     },
     /// Say how the hub of this machine is
     Status,
@@ -222,7 +236,14 @@ pub(crate) enum Agent {
     #[command(
         after_help = "Examples:\n  fleet agent run\n  fleet agent run --credentials studio.creds --slots 4 --label os=macos"
     )]
-    Run(MachineFlags),
+    Run {
+        /// This machine.
+        #[command(flatten)]
+        flags: MachineFlags,
+        /// By whom it is held.
+        #[command(flatten)]
+        tether: Tether,
+    },
     /// Say how this machine's agent is
     Status,
 }

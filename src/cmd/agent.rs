@@ -2,6 +2,7 @@
 
 use fleet_agent::agent::{AgentStatus, StatusError, Stop, read_status};
 
+use crate::args::Tether;
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Stops;
@@ -11,8 +12,8 @@ use crate::service::agent::{self, AgentService};
 
 /// Runs the agent until it is asked to stop: the first wish waits for its jobs, the second does
 /// not.
-pub(crate) async fn run(cx: &mut Context) -> Outcome {
-    let mut stops = Stops::new();
+pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
+    let mut stops = Stops::new(tether.tether);
     let (machine, credentials) = agent::credentials(&cx.settings)?;
     let urls: Vec<String> = cx.settings.hub().map(str::to_owned).into_iter().collect();
     let hubs = match urls.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet_nats::hub::HubRecord;
+use fleet_nats::hub::running_hub;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -18,11 +18,10 @@ pub(crate) fn run(cx: &mut Context) -> Outcome {
     let within = cx.settings.span("grace") + MARGIN;
     let (value, text) = match background::end(&home, within)? {
         Down::Nothing => {
-            let hub_alone =
-                HubRecord::load(&home).ok().flatten().is_some() && home.server_pid().exists();
-            if hub_alone {
-                cx.output
-                    .note("a hub that 'up' did not start may run here: end it where it runs");
+            if let Some(pid) = running_hub(&home) {
+                cx.output.note(&format!(
+                    "a hub that 'up' did not start runs here: process {pid}"
+                ));
             }
             (
                 serde_json::json!({ "result": "nothing_ran" }),

@@ -8,6 +8,7 @@ use fleet_nats::hub::{HubRecord, IdentityError, Permission, issue_credentials};
 use fleet_nats::subject::stream;
 use serde::Serialize;
 
+use crate::args::Tether;
 use crate::context::Context;
 use crate::environment::host_name;
 use crate::failure::{Exit, Failure, Outcome};
@@ -18,11 +19,12 @@ use crate::service::hub::{self, HubService};
 use crate::{clock, private_file, words};
 
 /// Runs the hub until it is asked to stop.
-pub(crate) async fn run(cx: &mut Context) -> Outcome {
-    let mut stops = Stops::new();
+pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
+    let mut stops = Stops::new(tether.tether);
     let output = &mut cx.output;
     let mut tell = |text: &str| output.note(text);
-    let service = HubService::start(&cx.settings, &cx.environment, &mut tell).await?;
+    let service =
+        HubService::start(&cx.settings, &cx.environment, tether.tether, &mut tell).await?;
     for warning in service.hub().warnings() {
         cx.output.note(&warning);
     }

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: &Run, cx: &mut Context) -> Outcome {
     );
     options.env = cx.settings.entries(Table::Env);
     let (chunks, shown) = mpsc::channel(CHUNKS_AHEAD);
-    let mut stops = Stops::new();
+    let mut stops = Stops::new(false);
     let (report, shown) = tokio::join!(
         run_here(options, chunks, async move { stops.next().await }),
         show(shown, cx.output.is_json()),

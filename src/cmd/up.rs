@@ -58,13 +58,13 @@ struct Fleet {
     hub: HubService,
     agent: AgentService,
     /// Held as long as it runs, and written to when it is ready.
-    _lock: UpLock,
+    lock: UpLock,
 }
 
 /// Runs hub and agent until asked to stop, or until the person leaves the console.
 pub(crate) async fn run(args: &Up, cx: &mut Context) -> Outcome {
     let begun = Instant::now();
-    let mut stops = Stops::new();
+    let mut stops = Stops::new(args.tether.tether);
     if args.background {
         // Out of the session of whoever typed it. Fails only for the leader of a group, which a
         // process that was just started by another is not.
@@ -85,7 +85,10 @@ pub(crate) async fn run(args: &Up, cx: &mut Context) -> Outcome {
         tell_ready(cx, &running, begun)?;
     }
     let ended = until_stopped(args, cx, &mut fleet, &mut stops).await;
-    let stopped = stop(cx, fleet, &mut stops, ended.is_err()).await;
+    let Fleet { hub, agent, lock } = fleet;
+    let stopped = stop(cx, hub, agent, &mut stops, ended.is_err()).await;
+    // Freed by the kernel when this process is gone: that is what `down` waits for.
+    std::mem::forget(lock);
     ended.and(stopped)?;
     Ok(0)
 }
@@ -104,7 +107,8 @@ async fn start(args: &Up, cx: &mut Context) -> Result<(Fleet, Running), Failure>
         true => Line::Note(text.to_owned()).say(),
         false => output.note(text),
     };
-    let hub = HubService::start(&cx.settings, &cx.environment, &mut tell).await?;
+    let hub =
+        HubService::start(&cx.settings, &cx.environment, args.tether.tether, &mut tell).await?;
     for warning in hub.hub().warnings() {
         tell(&warning);
     }
@@ -112,11 +116,7 @@ async fn start(args: &Up, cx: &mut Context) -> Result<(Fleet, Running), Failure>
     lock.write(&running)?;
     match start_agent(&hub, cx).await {
         Ok(agent) => {
-            let fleet = Fleet {
-                hub,
-                agent,
-                _lock: lock,
-            };
+            let fleet = Fleet { hub, agent, lock };
             Ok((fleet, running))
         }
         Err(failure) => {
@@ -173,15 +173,11 @@ async fn until_stopped(
 /// The agent first, so that it can say goodbye; then the hub.
 async fn stop(
     cx: &mut Context,
-    fleet: Fleet,
+    hub: HubService,
+    mut agent: AgentService,
     stops: &mut Stops,
     agent_ended: bool,
 ) -> Result<(), Failure> {
-    let Fleet {
-        hub,
-        mut agent,
-        _lock,
-    } = fleet;
     let mut ended = Ok(());
     if !agent_ended {
         agent.stop(Stop::Gracefully);

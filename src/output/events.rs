@@ -27,7 +27,7 @@ impl Answer for EventLine {
         };
         let machine = event.machine.as_ref().map_or("-", |m| m.as_str());
         let job = event.job.map(|j| format!(" {j}")).unwrap_or_default();
-        let rest = one_line(&details(&event.data));
+        let rest = one_line(&details(&event.kind, &event.data));
         let line = format!("{machine:<12} {:<22}{job} {rest}", one_line(&event.kind));
         let line = line.trim_end();
         let line = match look.width {
@@ -52,23 +52,46 @@ fn paint(kind: &str) -> Paint {
     }
 }
 
-/// The details that fit a line: `name=value` of everything that is no table.
-fn details(data: &Value) -> String {
-    let Value::Object(map) = data else {
-        return match data {
-            Value::Null => String::new(),
-            other => other.to_string(),
-        };
-    };
-    let words: Vec<String> = map
-        .iter()
-        .filter_map(|(name, value)| match value {
-            Value::Null | Value::Object(_) | Value::Array(_) => None,
-            Value::String(text) => Some(format!("{name}={text}")),
-            other => Some(format!("{name}={other}")),
-        })
-        .collect();
+/// The details that fit a line: of a job's transition what changed, of any other event its
+/// details, each as `name=value`.
+fn details(kind: &str, data: &Value) -> String {
+    let mut words = Vec::new();
+    if kind.starts_with("job.") {
+        for name in ["state", "machine"] {
+            add(&mut words, name, &data["after"][name]);
+        }
+        for name in ["outcome", "exit_code", "signal", "reason"] {
+            add(&mut words, name, &data["outcome"][name]);
+        }
+        for name in ["cause", "by", "to", "reason", "notes"] {
+            add(&mut words, name, &data[name]);
+        }
+        for name in ["question", "until"] {
+            add(&mut words, name, &data["next"][name]);
+        }
+        return words.join(" ");
+    }
+    // The envelope of the flow's own order is nothing for people.
+    let data = data.get("detail").unwrap_or(data);
+    match data {
+        Value::Object(map) => {
+            for (name, value) in map {
+                add(&mut words, name, value);
+            }
+        }
+        Value::Null => {}
+        other => words.push(other.to_string()),
+    }
     words.join(" ")
+}
+
+fn add(words: &mut Vec<String>, name: &str, value: &Value) {
+    match value {
+        Value::Null | Value::Object(_) => {}
+        Value::Array(items) if items.is_empty() => {}
+        Value::String(text) => words.push(format!("{name}={text}")),
+        other => words.push(format!("{name}={other}")),
+    }
 }
 
 #[cfg(test)]
@@ -76,6 +99,20 @@ mod tests {
     use super::*;
     use fleet_contract::ids::MessageId;
     use fleet_contract::time::Time;
+
+    #[test]
+    fn a_transition_says_what_changed() {
+        let data = serde_json::json!({
+            "change": "ended", "prev": 4,
+            "outcome": {"outcome": "exited", "exit_code": 3},
+            "after": {"state": "failed", "attempts": 1},
+            "next": {"next": "end"},
+        });
+        assert_eq!(
+            details("job.ended", &data),
+            "state=failed outcome=exited exit_code=3"
+        );
+    }
 
     #[test]
     fn an_event_is_one_line_whatever_it_carries() {
@@ -87,7 +124,11 @@ mod tests {
             kind: "machine.degraded".to_owned(),
             job: None,
             attempt: None,
-            data: serde_json::json!({"why": "a\nb", "n": 3, "deep": {"x": 1}}),
+            data: serde_json::json!({
+                "boot": "x",
+                "seq": 9,
+                "detail": {"why": "a\nb", "n": 3, "deep": {"x": 1}},
+            }),
         });
         let look = Look {
             width: None,

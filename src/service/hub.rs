@@ -47,12 +47,14 @@ impl HubService {
     pub(crate) async fn start(
         settings: &Settings,
         environment: &Environment,
+        tethered: bool,
         tell: Tell<'_>,
     ) -> Result<Self, Failure> {
         let begun = Instant::now();
         let server = server(settings, environment, tell)?;
         let options = HubOptions {
             listen: settings.listen(),
+            tethered,
             ..HubOptions::new(settings.home.clone(), server)
         };
         let hub = Hub::start(options).await.map_err(hub_failed)?;
@@ -90,6 +92,7 @@ impl HubService {
         let keeper = tokio::spawn(keeper::run(
             bus.clone(),
             system.client().clone(),
+            hub.identity().clone(),
             Retention::default(),
             clock::message_id().to_string(),
         ));

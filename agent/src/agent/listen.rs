@@ -199,7 +199,10 @@ async fn command(context: &Context, subject: &str, payload: &[u8], reply: Option
     } else if *subject == subject::command_all(verb::SPECS)
         || *subject == subject::command(&context.me, verb::SPECS)
     {
-        let Some(reply) = reply else { return };
+        // An answer goes to an inbox only: the asker could else have this agent write for it.
+        let Some(reply) = reply.filter(|reply| reply.starts_with("_INBOX")) else {
+            return;
+        };
         let presence = super::presence::now(context).await;
         match serde_json::to_vec(&fleet_nats::operate::SpecsAnswer { presence }) {
             Ok(answer) => drop(context.bus.tell(reply, answer.into()).await),

@@ -363,6 +363,17 @@ pub fn state(presence: &Presence, age: Duration) -> MachineState {
     }
 }
 
+/// How long after its last beat a machine counts as lost; none where it has said goodbye or is lost
+/// already.
+#[must_use]
+pub fn lost_after(presence: &Presence) -> Option<Duration> {
+    if matches!(presence.service, Service::Offline | Service::Lost) {
+        return None;
+    }
+    let interval = Duration::from_millis(presence.interval_ms.clamp(100, 600_000));
+    Some(interval * BEATS_LOST + BEAT_SLACK)
+}
+
 /// When, counted from the last beat, the state can next change by age alone.
 #[must_use]
 pub fn next_change(presence: &Presence, age: Duration) -> Option<Duration> {

@@ -1,0 +1,15 @@
+//! The whole of fleet from outside: the real binary, a real nats-server, real agents, each fleet
+//! in temporary folders of its own on free ports. See [`harness`] for how to write one.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that does not get what it needs fails there and then"
+)]
+
+mod bad_input;
+mod dispatch;
+mod harness;
+mod json;
+mod output;
+mod services;

@@ -1,0 +1,179 @@
+//! up, down, hub and agent: started, asked, stopped, and nothing left behind.
+
+use rustix::process::Signal;
+
+use crate::harness::{Fleet, Home, Running, alive, eventually};
+use crate::json::matches_example;
+
+#[test]
+fn up_detach_is_ready_when_it_returns_and_down_leaves_nothing() {
+    let home = Home::new();
+    let up = [
+        "--json",
+        "up",
+        "--detach",
+        "--name",
+        "studio",
+        "--slots",
+        "2",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let ran = home.run(&up);
+    let ready: serde_json::Value = serde_json::from_str(ran.ok()).unwrap();
+    // Whatever fails below, nothing stays behind.
+    let _guard = Down(&home);
+    matches_example("up", &ready);
+    let status = home.json(&["agent", "status"]);
+    matches_example("agent_status", &status);
+    assert_eq!(home.run(&["dispatch", "--wait", "--", "true"]).code, 0);
+
+    let again = home.run(&["up", "--detach"]);
+    assert_eq!(again.code, 78, "{again:?}");
+    assert!(
+        again.err.contains("already") && again.err.ends_with("fleet down\n"),
+        "{again:?}"
+    );
+
+    let server = std::fs::read_to_string(home.fleet().join("hub/nats-server.pid")).unwrap();
+    let server: u32 = server.trim().parse().unwrap();
+    let pids = [&ready["pid"], &status["executor_pid"]].map(|p| p.as_u64().unwrap() as u32);
+    assert!(alive(server) && pids.iter().all(|pid| alive(*pid)));
+    let down = home.json(&["down"]);
+    assert_eq!(down["result"], "stopped");
+    matches_example("down", &down);
+    assert!(!alive(server), "the server is gone when down returns");
+    // Both are orphans by now: whoever reaps them here may take a moment.
+    for pid in pids {
+        eventually("up and executor are gone", || (!alive(pid)).then_some(()));
+    }
+    assert_eq!(home.json(&["down"])["result"], "nothing_ran");
+}
+
+struct Down<'a>(&'a Home);
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        self.0.run(&["down"]);
+    }
+}
+
+#[test]
+fn a_detached_up_that_cannot_start_says_why_and_ends() {
+    let home = Home::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ran = home.run(&["up", "--detach", "--listen", &address]);
+    assert_eq!(ran.code, 78, "{ran:?}");
+    assert!(ran.err.contains("is taken by another program"), "{ran:?}");
+    assert!(ran.err.contains("--listen"), "{ran:?}");
+    assert_eq!(home.json(&["down"])["result"], "nothing_ran");
+}
+
+#[test]
+fn hub_and_agent_alone_make_a_fleet_and_say_goodbye() {
+    let mut fleet = Fleet::hub_alone();
+    let nobody = fleet.run(&["dispatch", "--", "true"]);
+    assert_eq!(nobody.code, 75, "{nobody:?}");
+    assert!(nobody.err.contains("fleet agent run"), "{nobody:?}");
+
+    let file = fleet.home.user().join("x.creds");
+    let written = fleet.json(&[
+        "hub",
+        "credentials",
+        "--machine",
+        "x",
+        "--out",
+        file.to_str().unwrap(),
+    ]);
+    assert_eq!(written["hubs"][0], fleet.url);
+    let again = fleet.run(&[
+        "hub",
+        "credentials",
+        "--machine",
+        "x",
+        "--out",
+        file.to_str().unwrap(),
+    ]);
+    assert_eq!(
+        (again.code, again.err.contains("exists already")),
+        (64, true),
+        "{again:?}"
+    );
+
+    fleet.add_agent("mini", &["--slots", "3", "--label", "rack=cellar"]);
+    let mut machines = fleet.json(&["machines"]);
+    // The machine this test runs on may really be short of something.
+    if machines[0]["state"] == "degraded" {
+        machines[0]["state"] = "up".into();
+        machines[0]["degraded"] = serde_json::json!([]);
+    }
+    matches_example("machines", &machines);
+    assert_eq!(fleet.json(&["status"])[0]["machine"], "mini", "an alias");
+    matches_example("hub_status", &fleet.json(&["hub", "status"]));
+    assert_eq!(
+        fleet
+            .run(&["dispatch", "--wait", "--on", "mini", "--", "true"])
+            .code,
+        0
+    );
+
+    let agent = fleet.agents.pop().unwrap();
+    assert_eq!(agent.process.stop(), 0);
+    assert_eq!(fleet.machine("mini").unwrap()["state"], "offline");
+    let queued = fleet.run(&["dispatch", "--", "true"]);
+    assert_eq!(queued.code, 0);
+    assert!(queued.err.contains("mini is offline"), "{queued:?}");
+
+    // Started again without naming them, it finds the credentials it took in.
+    let again = Running::start(agent.home.command(&["--json", "agent", "run", "--tether"]));
+    assert_eq!(again.json_line()["machine"], "mini");
+    fleet.run(&["wait", queued.out.trim()]).ok();
+    assert_eq!(again.stop(), 0);
+
+    let forgotten = fleet.json(&["machines", "forget", "mini", "--yes"]);
+    assert_eq!(forgotten["result"], "forgotten");
+    assert_eq!(fleet.machine("mini"), None);
+    assert_eq!(fleet.hub.stop(), 0);
+}
+
+#[test]
+fn deep_asks_every_agent_and_a_silent_one_is_shown_as_such_within_a_second() {
+    let mut fleet = Fleet::up("studio", 1);
+    fleet.add_agent("mini", &[]);
+    let frozen = fleet.agents[0].process.pid();
+    crate::harness::signal_process(frozen, Signal::STOP);
+    let begun = std::time::Instant::now();
+    let machines = fleet.json(&["machines", "--deep"]);
+    let took = begun.elapsed();
+    let text = fleet.run(&["machines", "--deep"]);
+    crate::harness::signal_process(frozen, Signal::CONT);
+    let probe = |name: &str| {
+        let all = machines.as_array().unwrap();
+        all.iter().find(|m| m["machine"] == name).unwrap()["probe"].clone()
+    };
+    assert_eq!(probe("studio"), "answered");
+    assert_eq!(probe("mini"), "silent");
+    assert!(took.as_millis() < 3000, "{took:?}");
+    assert!(
+        text.ok()
+            .lines()
+            .any(|l| l.starts_with("mini") && l.contains("specs?")),
+        "{text:?}"
+    );
+}
+
+#[test]
+fn an_agent_that_is_killed_is_lost_at_once() {
+    let mut fleet = Fleet::up("studio", 1);
+    fleet.add_agent("mini", &[]);
+    let agent = fleet.agents.pop().unwrap();
+    agent.process.kill();
+    let begun = std::time::Instant::now();
+    eventually("it is lost", || {
+        let machine = fleet.machine(&agent.name).unwrap();
+        (machine["state"] == "lost").then_some(())
+    });
+    // The promise is a second; a loaded machine gets some more, a heartbeat missed would be 6.5 s.
+    assert!(begun.elapsed().as_secs() < 4, "{:?}", begun.elapsed());
+}
