@@ -126,7 +126,8 @@ fn decode_ticket(message: &Message) -> Result<(Header, Box<Ticket>), WireError> 
     }
     let (header, ticket): (Header, Box<Ticket>) =
         envelope::decode(&message.payload, TICKET_KIND, TICKET_MAX_BYTES)?;
-    if subject::ticket(&ticket.target, ticket.spec.priority) != message.subject.as_str() {
+    if subject::ticket(&ticket.target, ticket.spec.priority, ticket.job) != message.subject.as_str()
+    {
         return Err(WireError::Malformed(format!(
             "a ticket for another queue than {}",
             message.subject

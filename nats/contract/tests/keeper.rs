@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     reason = "a test fails by panicking"
 )]
@@ -319,7 +320,7 @@ fn a_silent_machine_loses_its_lease_and_then_its_attempts() {
             machine: machine("studio"),
             expect: 6,
         };
-        assert_eq!(acts, [take.clone()]);
+        assert_eq!(acts, std::slice::from_ref(&take));
         // Refused or unanswered: again.
         let (waited, acts) = bench.wait();
         assert_eq!((waited, acts), (ACT_TIMEOUT, vec![take]));
@@ -451,7 +452,7 @@ fn ended_jobs_go_when_they_are_old_or_too_many_their_tickets_first() {
         job: job_id(1),
         up_to: 3,
     };
-    assert_eq!(acts, [purge.clone()]);
+    assert_eq!(acts, std::slice::from_ref(&purge));
     assert_eq!(bench.wait(), (ACT_TIMEOUT, vec![purge]));
     bench.keeper.purged(job_id(1));
     assert_eq!(bench.keeper.job_count(), 1);
