@@ -1,0 +1,240 @@
+//! Regressions of the attempt's state machine: each was a hole that the simulation, or a look at
+//! the rules for it, found.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use common::{attempt_id, job_id, machine, spec, ticket_id};
+use fleet_contract::attempt::{Attempt, Effect, Found, Gone, Input};
+use fleet_contract::ids::{Lane, Writer};
+use fleet_contract::outcome::{Outcome, OutputCount};
+use fleet_contract::record::{After, StateWord};
+use fleet_contract::spec::Target;
+use fleet_contract::ticket::{READ_AGAIN_MAX, Reading, Ticket, Tip};
+use fleet_contract::time::Time;
+
+fn now() -> Time {
+    Time::from_micros(0)
+}
+
+fn on(attempt: &mut Attempt, input: Input) -> Vec<Effect> {
+    attempt.on(input, now(), 0.5)
+}
+
+fn delivered(after: u64) -> Attempt {
+    let target = Target::Lane(Lane::any());
+    let ticket = Ticket {
+        ticket: ticket_id(1),
+        job: job_id(1),
+        after,
+        target: target.clone(),
+        epoch: 0,
+        spec: Box::new(spec(target)),
+    };
+    let (attempt, effects) = Attempt::deliver(machine("studio"), attempt_id(1), ticket);
+    assert_eq!(effects, [Effect::Read]);
+    attempt.under_lease(9, now())
+}
+
+fn tip(seq: u64, by: &str, state: StateWord, n: Option<u8>) -> Tip {
+    Tip {
+        seq,
+        writer: by.parse::<Writer>().unwrap(),
+        queued: None,
+        about: None,
+        ends: false,
+        after: After {
+            state,
+            attempt: n.map(attempt_id),
+            machine: n.map(|_| machine("studio")),
+            cancel_requested: false,
+            attempts: 1,
+            losses: 0,
+        },
+        readable: true,
+    }
+}
+
+/// The claim of attempt 1 by studio.
+fn claim(seq: u64, losses: u32) -> Tip {
+    let mut claim = tip(seq, "studio", StateWord::Running, Some(1));
+    claim.about = Some(attempt_id(1));
+    claim.after.losses = losses;
+    claim
+}
+
+fn gone() -> Gone {
+    Gone {
+        outcome: Outcome::Exited { exit_code: 0 },
+        output: OutputCount::default(),
+        started_at: now(),
+        ended_at: now(),
+    }
+}
+
+fn adopted(gone: Option<Gone>) -> Attempt {
+    let found = Found {
+        job: job_id(1),
+        attempt: attempt_id(1),
+        token: 20,
+        no: 1,
+        spec: spec(Target::Lane(Lane::any())),
+    };
+    let (attempt, effects) = Attempt::adopt(machine("studio"), found, gone);
+    assert_eq!(effects, [Effect::ReadAll]);
+    attempt
+}
+
+#[test]
+fn an_adopted_attempt_ends_by_what_its_claim_says_not_by_what_it_does_not_know() {
+    let mut attempt = adopted(None);
+    assert_eq!(on(&mut attempt, Input::Gone(gone())), [Effect::ReadAll]);
+    let reading = Reading {
+        tip: Some(claim(20, 2)),
+        own: Some(claim(20, 2)),
+        ..Reading::default()
+    };
+    let effects = on(&mut attempt, Input::Reread(reading));
+    let [Effect::Append(record)] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!((record.prev, record.after.losses), (20, 2));
+}
+
+#[test]
+fn a_ticket_that_was_slept_on_goes_back_and_claims_nothing() {
+    let mut attempt = delivered(0);
+    let effects = on(&mut attempt, Input::Lapsed);
+    assert_eq!(effects, [Effect::GiveBack, Effect::Done]);
+    assert_eq!(on(&mut attempt, Input::Tip(None)), []);
+}
+
+#[test]
+fn a_first_claim_that_was_slept_on_is_looked_for_and_not_repeated() {
+    let mut attempt = delivered(0);
+    assert!(matches!(
+        on(&mut attempt, Input::Tip(None))[..],
+        [Effect::Append(_)]
+    ));
+    assert_eq!(on(&mut attempt, Input::NoAnswer), [Effect::Pause]);
+    assert_eq!(on(&mut attempt, Input::Lapsed), []);
+    let mut looks = 0;
+    while !attempt.is_done() {
+        assert_eq!(on(&mut attempt, Input::Again), [Effect::ReadAll]);
+        on(&mut attempt, Input::Reread(Reading::default()));
+        looks += 1;
+        assert!(looks < 100);
+    }
+    assert!(looks > READ_AGAIN_MAX);
+}
+
+#[test]
+fn an_orphan_ticket_of_an_ended_job_is_acknowledged_and_does_not_go_round() {
+    let mut attempt = delivered(7);
+    let ended = || Some(tip(7, "operator", StateWord::Canceled, None));
+    for _ in 1..READ_AGAIN_MAX {
+        assert_eq!(on(&mut attempt, Input::Tip(ended())), [Effect::Pause]);
+        assert_eq!(on(&mut attempt, Input::Again), [Effect::Read]);
+    }
+    let effects = on(&mut attempt, Input::Tip(ended()));
+    assert_eq!(effects, [Effect::Ack, Effect::Done]);
+}
+
+#[test]
+fn a_wish_to_cancel_that_overtakes_the_claim_is_looked_for_after_it() {
+    let mut attempt = delivered(7);
+    let waits = tip(7, "operator", StateWord::Backoff, None);
+    on(&mut attempt, Input::Tip(Some(waits)));
+    assert_eq!(on(&mut attempt, Input::CancelAsked), []);
+    let effects = on(&mut attempt, Input::Appended(8));
+    assert!(matches!(
+        effects[..],
+        [Effect::Ack, Effect::Start { .. }, Effect::ReadAll]
+    ));
+}
+
+#[test]
+fn a_tip_that_is_newer_than_the_rulings_read_with_it_is_not_adopted() {
+    let mut attempt = adopted(Some(gone()));
+    let mut reading = Reading {
+        tip: Some(tip(30, "mini", StateWord::Running, Some(2))),
+        own: Some(claim(20, 0)),
+        ..Reading::default()
+    };
+    assert_eq!(
+        on(&mut attempt, Input::Reread(reading.clone())),
+        [Effect::Pause]
+    );
+    reading.keeper = Some(tip(25, "keeper", StateWord::Queued, None));
+    let effects = on(&mut attempt, Input::Reread(reading));
+    assert!(matches!(
+        effects[..],
+        [Effect::Superseded(Some(_)), Effect::Forget, Effect::Done]
+    ));
+}
+
+#[test]
+fn no_journal_is_believed_only_when_it_is_seen_again_and_again() {
+    let mut attempt = adopted(None);
+    for _ in 1..READ_AGAIN_MAX {
+        assert_eq!(
+            on(&mut attempt, Input::Reread(Reading::default())),
+            [Effect::Pause]
+        );
+        assert_eq!(on(&mut attempt, Input::Again), [Effect::ReadAll]);
+    }
+    let effects = on(&mut attempt, Input::Reread(Reading::default()));
+    assert_eq!(effects, [Effect::Fence]);
+}
+
+#[test]
+fn an_end_whose_answer_was_lost_is_read_and_neither_written_twice_nor_forgotten() {
+    let mut attempt = delivered(7);
+    let mut waits = tip(7, "operator", StateWord::Queued, None);
+    waits.after.attempts = 0;
+    on(&mut attempt, Input::Tip(Some(waits)));
+    on(&mut attempt, Input::Appended(20));
+    let append = on(&mut attempt, Input::Gone(gone()));
+    assert!(matches!(append[..], [Effect::Append(_)]));
+    // A reading that comes by while the append is on its way does not make a second.
+    let open = || Reading {
+        tip: Some(claim(20, 0)),
+        own: Some(claim(20, 0)),
+        ..Reading::default()
+    };
+    assert_eq!(on(&mut attempt, Input::Reread(open())), []);
+    assert_eq!(on(&mut attempt, Input::NoAnswer), [Effect::Pause]);
+    assert_eq!(on(&mut attempt, Input::NoAnswer), [], "one pause is enough");
+    assert_eq!(on(&mut attempt, Input::Again), [Effect::ReadAll]);
+    // A read that is older than the append: the same append again, which the hub refuses.
+    assert_eq!(on(&mut attempt, Input::Reread(open())), append);
+    assert_eq!(on(&mut attempt, Input::Refused(open())), [Effect::Pause]);
+    let mut end = claim(21, 0);
+    (end.ends, end.after) = (true, tip(21, "studio", StateWord::Succeeded, None).after);
+    let ended = Reading {
+        tip: Some(end.clone()),
+        own: Some(end),
+        ..Reading::default()
+    };
+    let effects = on(&mut attempt, Input::Reread(ended));
+    assert_eq!(effects, [Effect::Forget, Effect::Done]);
+}
+
+#[test]
+fn a_later_attempt_of_the_same_machine_does_not_hide_this_ones_end() {
+    let mut attempt = adopted(Some(gone()));
+    let mut later = claim(40, 0);
+    (later.about, later.after.attempt) = (Some(attempt_id(2)), Some(attempt_id(2)));
+    let reading = Reading {
+        tip: Some(later.clone()),
+        own: Some(later),
+        ..Reading::default()
+    };
+    let effects = on(&mut attempt, Input::Reread(reading));
+    assert_eq!(effects, [Effect::Forget, Effect::Done]);
+}
