@@ -370,24 +370,6 @@ impl Bus {
         self.send(subject, request, within).await
     }
 
-    /// A request whose answer may be a stored message: it arrives under the stored subject, which the
-    /// client's shared inbox cannot tell apart, so it gets an inbox of its own.
-    ///
-    /// # Errors
-    /// As [`Bus::ask`].
-    pub async fn ask_for_message(
-        &self,
-        subject: &str,
-        payload: Bytes,
-        within: Duration,
-    ) -> Result<Message, BusError> {
-        let request = async_nats::Request::new()
-            .payload(payload)
-            .timeout(Some(within))
-            .inbox(self.client.new_inbox());
-        self.send(subject, request, within).await
-    }
-
     async fn send(
         &self,
         subject: &str,

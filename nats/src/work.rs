@@ -19,6 +19,8 @@ use crate::subject;
 pub const ACK_WAIT: Duration = Duration::from_secs(5);
 /// How long one parked pull waits at the hub.
 pub const PARK_FOR: Duration = Duration::from_secs(60);
+/// How long a pull without waiting waits for its answer.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// How often the publication of a ticket is tried.
 const PUBLISH_TRIES: u32 = 3;
 /// How long one try waits.
@@ -63,6 +65,52 @@ impl Queue {
         let consumer = subject::consumer(target, priority);
         Self {
             api: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
+        }
+    }
+}
+
+/// Asks queues for tickets that are there now, one queue at a time, over one inbox: a delivered
+/// ticket keeps its own subject, which the client's shared inbox cannot tell apart.
+#[derive(Debug)]
+pub struct Asker {
+    bus: Bus,
+    inbox: String,
+    asked: u64,
+    answers: Subscriber,
+}
+
+impl Asker {
+    /// Asks a queue for a ticket that is there now. A ticket that an earlier pull had given up on
+    /// may be what it brings.
+    ///
+    /// # Errors
+    /// `NoAnswer` or `Closed`.
+    pub async fn pull_now(&mut self, queue: &Queue) -> Result<Pulled, BusError> {
+        self.asked += 1;
+        let reply = format!("{}.{}", self.inbox, self.asked);
+        let body = Bytes::from_static(br#"{"batch":1,"no_wait":true}"#);
+        let client = self.bus.client();
+        let sent = client.publish_with_reply(queue.api.clone(), reply.clone(), body);
+        let no_answer = || BusError::NoAnswer {
+            what: queue.api.clone(),
+            within: ASK_WITHIN,
+        };
+        let deadline = tokio::time::Instant::now() + ASK_WITHIN;
+        tokio::time::timeout_at(deadline, sent)
+            .await
+            .map_err(|_| no_answer())?
+            .map_err(|e| BusError::Closed(e.to_string()))?;
+        loop {
+            let answer = tokio::time::timeout_at(deadline, self.answers.next()).await;
+            let Some(message) = answer.map_err(|_| no_answer())? else {
+                return Err(BusError::Closed("the inbox of pulls ended".to_owned()));
+            };
+            match pulled(&message) {
+                ticket @ Pulled::Ticket(_) => return Ok(ticket),
+                status if message.subject.as_str() == reply => return Ok(status),
+                // An earlier pull's word comes too late to mean anything.
+                _ => {}
+            }
         }
     }
 }
@@ -175,20 +223,23 @@ impl Bus {
         last
     }
 
-    /// Asks a queue for a ticket that is there now.
+    /// Where the answers of [`Asker::pull_now`] arrive.
     ///
     /// # Errors
-    /// `NoAnswer` or `Closed`.
-    pub async fn pull_now(&self, queue: &Queue) -> Result<Pulled, BusError> {
-        let body = json!({ "batch": 1, "no_wait": true }).to_string();
-        match self
-            .ask_for_message(&queue.api, body.into(), PUBLISH_WITHIN)
+    /// `Closed`.
+    pub async fn asker(&self) -> Result<Asker, BusError> {
+        let inbox = self.client().new_inbox();
+        let answers = self
+            .client()
+            .subscribe(format!("{inbox}.*"))
             .await
-        {
-            Ok(message) => Ok(pulled(&message)),
-            Err(BusError::NoResponders(_)) => Ok(Pulled::NoConsumer),
-            Err(error) => Err(error),
-        }
+            .map_err(|e| BusError::Closed(e.to_string()))?;
+        Ok(Asker {
+            bus: self.clone(),
+            inbox,
+            asked: 0,
+            answers,
+        })
     }
 
     /// Parks a pull at a queue.

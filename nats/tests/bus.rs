@@ -72,7 +72,7 @@ async fn a_worker_takes_a_job_from_ticket_to_claim() {
     let agent = worker(&hub, "studio").await;
     let queue = Queue::new(&any(), Priority::Normal);
     assert!(matches!(
-        agent.pull_now(&queue).await.unwrap(),
+        agent.asker().await.unwrap().pull_now(&queue).await.unwrap(),
         Pulled::Empty
     ));
     let mut parked = agent.park(&queue).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_worker_takes_a_job_from_ticket_to_claim() {
     assert_eq!(reading.tip, reading.own);
     agent.ack(&delivered).await.unwrap();
     assert!(matches!(
-        agent.pull_now(&queue).await.unwrap(),
+        agent.asker().await.unwrap().pull_now(&queue).await.unwrap(),
         Pulled::Empty
     ));
     assert_eq!(bus.usage("WORK").await.unwrap().messages, 0);
@@ -150,7 +150,13 @@ async fn pins_are_strict_and_unknown_queues_are_told() {
     let pin = |m: &MachineId| Queue::new(&Target::Pin(m.clone()), Priority::Normal);
     let agent = worker(&hub, "studio").await;
     assert!(matches!(
-        agent.pull_now(&pin(&studio)).await.unwrap(),
+        agent
+            .asker()
+            .await
+            .unwrap()
+            .pull_now(&pin(&studio))
+            .await
+            .unwrap(),
         Pulled::NoConsumer
     ));
     bus.ensure_queues(&Target::Pin(studio.clone()))
@@ -166,12 +172,24 @@ async fn pins_are_strict_and_unknown_queues_are_told() {
         .await
         .unwrap();
     assert!(matches!(
-        agent.pull_now(&pin(&studio)).await.unwrap(),
+        agent
+            .asker()
+            .await
+            .unwrap()
+            .pull_now(&pin(&studio))
+            .await
+            .unwrap(),
         Pulled::Empty
     ));
     let other = worker(&hub, "forge").await;
     assert!(matches!(
-        other.pull_now(&pin(&forge)).await.unwrap(),
+        other
+            .asker()
+            .await
+            .unwrap()
+            .pull_now(&pin(&forge))
+            .await
+            .unwrap(),
         Pulled::Ticket(_)
     ));
 }
@@ -229,4 +247,51 @@ async fn output_keeps_its_bytes_and_its_order() {
         .unwrap();
     let bytes: Vec<u8> = found.iter().flat_map(|m| m.payload.to_vec()).collect();
     assert_eq!(bytes, [0xff, 1, 0xff, 2, 0xff, 3]);
+}
+
+#[tokio::test]
+async fn a_record_smuggled_in_by_a_reply_subject_changes_nothing() {
+    let hub = TestHub::start().await;
+    let bus = operator(&hub).await;
+    let agent = worker(&hub, "studio").await;
+    let id = clock::job_id();
+    let dispatched = bus.dispatch(id, None, spec(any())).await.unwrap();
+    let job = bus.job(id).await.unwrap().unwrap();
+    let change = fleet_contract::record::Change::Canceled {
+        by: "nobody".to_owned(),
+    };
+    let record = job.record(clock::now(), &Writer::Operator, change).unwrap();
+    let forged = fleet_nats::journal::encode(id, &Writer::Operator, clock::now(), &record).unwrap();
+    // The worker stores the forged record where it may, and has the server answer into the journal.
+    let mine = "fleet.flow.studio.x";
+    agent
+        .store(mine, forged.into(), &fleet_nats::bus::Store::default())
+        .await
+        .unwrap();
+    let reply = subject::job(id, &Writer::Operator);
+    let api = format!("$JS.API.DIRECT.GET.FLOW.{mine}");
+    agent
+        .client()
+        .publish_with_reply(api, reply, bytes::Bytes::new())
+        .await
+        .unwrap();
+    let mut tail = tail::Tail::open(
+        &bus,
+        "JOB",
+        &[subject::job_all(id)],
+        From::Seq(dispatched.revision + 1),
+    )
+    .await
+    .unwrap();
+    let forged_seq = loop {
+        if let tail::Next::Message(message, _) = tail.next().await.unwrap() {
+            assert!(message.smuggled, "a consumer shows it as honest");
+            break message.seq;
+        }
+    };
+    let job = bus.job(id).await.unwrap().unwrap();
+    assert_eq!(job.state.word().as_str(), "queued");
+    assert_eq!((job.voids, job.last_seq), (1, forged_seq));
+    let tip = agent.tip(id).await.unwrap().unwrap();
+    assert_eq!((tip.seq, tip.readable), (forged_seq, false));
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fleet_contract::ids::{InstanceId, MachineId, Writer};
-use fleet_contract::lease::BootTime;
+use fleet_contract::lease::{BootTime, CLAIM_WITHIN, FENCE_AFTER};
 use fleet_nats::bus::Bus;
 use fleet_nats::clock;
 use fleet_nats::connect::{Link, LinkState};
@@ -21,14 +21,43 @@ use crate::executor::ExecutorClient;
 pub(super) struct Held {
     /// Its term; 0 while it is not held.
     pub term: u64,
-    /// Until when attempts that another may take over are safe here.
-    pub until: BootTime,
+    /// When the last acknowledged renewal was sent.
+    pub sent: BootTime,
+    /// How often it has lapsed by [`CLAIM_WITHIN`] and was renewed after all.
+    pub lapses: u64,
 }
 
 impl Held {
+    /// Until when attempts that another may take over are safe here.
+    pub(super) fn until(self) -> BootTime {
+        self.sent.plus(FENCE_AFTER)
+    }
+
+    /// Until when tickets may become attempts.
+    pub(super) fn fresh_until(self) -> BootTime {
+        self.sent.plus(CLAIM_WITHIN)
+    }
+
     /// Whether a ticket may be claimed under it now.
     pub(super) fn is_valid(self) -> bool {
-        self.term != 0 && clock::boot_time() < self.until
+        self.term != 0 && clock::boot_time() < self.fresh_until()
+    }
+
+    /// How often it has lapsed, a lapse that goes on counted: whoever remembers another number was
+    /// asleep or cut off meanwhile, and what it read before is old.
+    pub(super) fn lapses_now(self) -> u64 {
+        let lapsed = self.term != 0 && clock::boot_time() >= self.fresh_until();
+        self.lapses + u64::from(lapsed)
+    }
+
+    /// The lease after a renewal that was sent at `sent`.
+    pub(super) fn renewed(self, term: u64, sent: BootTime) -> Self {
+        let lapsed = self.term != 0 && sent >= self.fresh_until();
+        Self {
+            term,
+            sent,
+            lapses: self.lapses + u64::from(lapsed),
+        }
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Driver {
     output: watch::Receiver<Announced>,
     pump: Option<JoinHandle<()>>,
     adopted: bool,
+    /// Lapses of the lease that the attempt knows of.
+    lapses: u64,
 }
 
 impl Driver {
@@ -65,6 +67,7 @@ impl Driver {
         context.routes.add(attempt.id, route);
         let driver = Self {
             context: context.clone(),
+            lapses: context.lease.borrow().lapses_now(),
             adopted: delivered.is_none(),
             attempt,
             delivered,
@@ -128,6 +131,15 @@ impl Driver {
     }
 
     async fn feed(&mut self, input: Input) {
+        // Before anything else: what has come was read before the machine slept or was cut off.
+        let lapses = self.context.lease.borrow().lapses_now();
+        if lapses != std::mem::replace(&mut self.lapses, lapses) {
+            self.step(Input::Lapsed).await;
+        }
+        self.step(input).await;
+    }
+
+    async fn step(&mut self, input: Input) {
         let effects = self.attempt.on(input, clock::now(), clock::draw());
         if !self.attempt.holds_slot() {
             self.slot = None;
@@ -233,7 +245,7 @@ impl Driver {
             spec: self.attempt.spec.clone(),
             env: self.context.env.clone(),
             fence_at: (self.attempt.spec.on_lost != OnLost::Ask)
-                .then_some(BootTime::from_nanos(held.until.0)),
+                .then_some(BootTime::from_nanos(held.until().0)),
         };
         loop {
             let executor = self.context.executor().await;

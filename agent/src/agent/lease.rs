@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_contract::ids::AttemptId;
-use fleet_contract::lease::{Acquire, FENCE_AFTER, LeaseRecord, RENEW_EVERY, acquire};
+use fleet_contract::lease::{Acquire, BootTime, LeaseRecord, RENEW_EVERY, acquire};
 use fleet_contract::spec::OnLost;
 use fleet_nats::bus::BusError;
 use fleet_nats::clock;
@@ -36,7 +36,13 @@ pub(super) async fn run(context: Arc<Context>, host: String) -> Result<(), Agent
         context.connected().await;
         let term = take(&context, &host).await?;
         renew(&context, &host, term).await;
-        context.lease.send_replace(Held::default());
+        // Not held, and everything read under it is old.
+        context.lease.send_modify(|held| {
+            *held = Held {
+                lapses: held.lapses + 1,
+                ..Held::default()
+            };
+        });
         // Taken by the hub: whatever another may have taken over reads it in its journal.
         context.routes.reread_all();
     }
@@ -162,9 +168,12 @@ async fn renew(context: &Context, host: &str, mut term: Term) {
 }
 
 /// The lease holds from when the renewal was sent; the executor's fences move with it.
-async fn hold(context: &Context, term: u64, sent: fleet_contract::lease::BootTime) {
-    let until = sent.plus(FENCE_AFTER);
-    context.lease.send_replace(Held { term, until });
+async fn hold(context: &Context, term: u64, sent: BootTime) {
+    let mut until = BootTime::default();
+    context.lease.send_modify(|held| {
+        *held = held.renewed(term, sent);
+        until = held.until();
+    });
     let client = context.executor.borrow().clone();
     let Some(executor) = client else {
         return;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use fleet_contract::ids::Lane;
 use fleet_contract::spec::{Priority, Target};
-use fleet_nats::bus::Bus;
+use fleet_nats::bus::{Bus, BusError};
 use fleet_nats::connect::LinkState;
 use fleet_nats::subject::{self, stream};
-use fleet_nats::work::{Delivered, Parked, Pulled, Queue};
+use fleet_nats::work::{Asker, Delivered, Parked, Pulled, Queue};
 use futures_util::future::select_all;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -30,6 +30,8 @@ pub(super) struct Offer {
     pub delivered: Delivered,
     pub slot: OwnedSemaphorePermit,
     pub at: fleet_contract::time::Time,
+    /// Lapses of the lease when its pull was made.
+    pub lapses: u64,
 }
 
 /// Brings tickets as long as there are slots, until the receiver is gone.
@@ -41,6 +43,8 @@ pub(super) async fn run(context: Arc<Context>, slots: Arc<Semaphore>, offers: mp
         empty: HashMap::new(),
         sweeps: 0,
         connects: 0,
+        lapses: 0,
+        asker: None,
     };
     loop {
         let slot = match slots.clone().try_acquire_owned() {
@@ -60,6 +64,7 @@ pub(super) async fn run(context: Arc<Context>, slots: Arc<Semaphore>, offers: mp
                 delivered,
                 slot,
                 at,
+                lapses: puller.lapses,
             })
             .await
             .is_err()
@@ -76,6 +81,9 @@ struct Puller {
     empty: HashMap<Queue, Instant>,
     sweeps: u64,
     connects: u64,
+    /// Lapses of the lease before which no pull of these was made.
+    lapses: u64,
+    asker: Option<Asker>,
 }
 
 /// What waiting at the queues brought.
@@ -117,6 +125,10 @@ impl Puller {
                     return std::future::pending().await;
                 }
                 continue;
+            }
+            let lapses = self.context.lease.borrow().lapses_now();
+            if lapses != std::mem::replace(&mut self.lapses, lapses) {
+                self.withdraw_all();
             }
             let connects = self.context.link.status().borrow().connects;
             if connects != self.connects {
@@ -192,7 +204,7 @@ impl Puller {
             if self.parked.contains_key(&queue) || self.found_empty(&queue) {
                 continue;
             }
-            match self.context.bus.pull_now(&queue).await {
+            match self.ask(&queue).await {
                 Ok(Pulled::Ticket(delivered)) => return Some(delivered),
                 Ok(Pulled::Empty) => {
                     self.empty.insert(queue, Instant::now());
@@ -201,6 +213,18 @@ impl Puller {
             }
         }
         None
+    }
+
+    async fn ask(&mut self, queue: &Queue) -> Result<Pulled, BusError> {
+        let asker = match &mut self.asker {
+            Some(asker) => asker,
+            none => none.insert(self.context.bus.asker().await?),
+        };
+        let pulled = asker.pull_now(queue).await;
+        if matches!(pulled, Err(BusError::Closed(_))) {
+            self.asker = None;
+        }
+        pulled
     }
 
     fn found_empty(&self, queue: &Queue) -> bool {
@@ -257,7 +281,7 @@ impl Puller {
                 if held.term == 0 {
                     return;
                 }
-                let left = held.until.since(fleet_nats::clock::boot_time());
+                let left = held.fresh_until().since(fleet_nats::clock::boot_time());
                 if left.is_zero() {
                     return;
                 }

@@ -206,6 +206,7 @@ async fn take(context: &Arc<Context>, offer: Offer) -> Option<JoinHandle<()>> {
         delivered,
         slot,
         at,
+        lapses,
     } = offer;
     let ticket = match &delivered.ticket {
         Ok(ticket) => (**ticket).clone(),
@@ -222,7 +223,8 @@ async fn take(context: &Arc<Context>, offer: Offer) -> Option<JoinHandle<()>> {
         }
     };
     let held = *context.lease.borrow();
-    if !held.is_valid() {
+    if !held.is_valid() || held.lapses_now() != lapses {
+        // It comes back by itself where this does not arrive.
         let _ = context.bus.give_back(&delivered).await;
         return None;
     }
