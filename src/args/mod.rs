@@ -176,7 +176,9 @@ pub(crate) struct HubFlags {
 
 /// `fleet up`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  fleet up\n  fleet up --detach --name studio --slots 4")]
+#[command(
+    after_help = "Examples:\n  fleet up\n  fleet up --detach --name studio --slots 4\n  fleet up --demo"
+)]
 pub(crate) struct Up {
     /// This machine.
     #[command(flatten)]
@@ -190,6 +192,9 @@ pub(crate) struct Up {
     /// Do not open the console
     #[arg(long)]
     pub(crate) no_tui: bool,
+    /// Add a few agents and a trickle of small real jobs
+    #[arg(long)]
+    pub(crate) demo: bool,
     /// By whom it is held.
     #[command(flatten)]
     pub(crate) tether: Tether,

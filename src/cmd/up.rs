@@ -11,9 +11,10 @@ use crate::cmd::tui;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::Stops;
-use crate::output::Said;
+use crate::output::{Output, Said};
 use crate::service::agent::{self, AgentService, Arrival};
 use crate::service::background::{self, Line, Running, UpLock};
+use crate::service::demo::Demo;
 use crate::service::hub::HubService;
 use crate::{clock, words};
 
@@ -57,6 +58,8 @@ fn tell_ready(cx: &mut Context, running: &Running, begun: Instant) -> Result<(),
 struct Fleet {
     hub: HubService,
     agent: AgentService,
+    /// With `--demo`.
+    demo: Option<Demo>,
     /// Held as long as it runs, and written to when it is ready.
     lock: UpLock,
 }
@@ -85,7 +88,15 @@ pub(crate) async fn run(args: &Up, cx: &mut Context) -> Outcome {
         tell_ready(cx, &running, begun)?;
     }
     let ended = until_stopped(args, cx, &mut fleet, &mut stops).await;
-    let Fleet { hub, agent, lock } = fleet;
+    let Fleet {
+        hub,
+        agent,
+        demo,
+        lock,
+    } = fleet;
+    if let Some(demo) = demo {
+        demo.stop().await;
+    }
     let stopped = stop(cx, hub, agent, &mut stops, ended.is_err()).await;
     // Freed by the kernel when this process is gone: that is what `down` waits for.
     std::mem::forget(lock);
@@ -103,10 +114,7 @@ async fn start(args: &Up, cx: &mut Context) -> Result<(Fleet, Running), Failure>
     let mut lock = UpLock::take(&cx.settings.home, &running)?;
     let background = args.background;
     let output = &mut cx.output;
-    let mut tell = |text: &str| match background {
-        true => Line::Note(text.to_owned()).say(),
-        false => output.note(text),
-    };
+    let mut tell = |text: &str| say(background, output.as_mut(), text);
     let hub =
         HubService::start(&cx.settings, &cx.environment, args.tether.tether, &mut tell).await?;
     for warning in hub.hub().warnings() {
@@ -116,7 +124,23 @@ async fn start(args: &Up, cx: &mut Context) -> Result<(Fleet, Running), Failure>
     lock.write(&running)?;
     match start_agent(&hub, cx).await {
         Ok(agent) => {
-            let fleet = Fleet { hub, agent, lock };
+            let mut fleet = Fleet {
+                hub,
+                agent,
+                demo: None,
+                lock,
+            };
+            if args.demo {
+                let (hub, home) = (&fleet.hub, &cx.settings.home);
+                match Demo::start(hub.hub(), hub.bus(), home) {
+                    Ok(demo) => fleet.demo = Some(demo),
+                    // The fleet itself is fine without it.
+                    Err(failure) => {
+                        let text = failure.render(false).unwrap_or_default();
+                        say(background, cx.output.as_mut(), &text);
+                    }
+                }
+            }
             Ok((fleet, running))
         }
         Err(failure) => {
@@ -124,6 +148,15 @@ async fn start(args: &Up, cx: &mut Context) -> Result<(Fleet, Running), Failure>
             let _ = hub.stop().await;
             Err(failure)
         }
+    }
+}
+
+/// Tells whoever started it: in the background that is the process that waits.
+fn say(background: bool, output: &mut dyn Output, text: &str) {
+    if background {
+        Line::Note(text.to_owned()).say();
+    } else {
+        output.note(text);
     }
 }
 

@@ -159,7 +159,12 @@ fn only_one(home: &Home) -> Option<MachineId> {
     machines.next().is_none().then_some(first)
 }
 
-fn take_in(home: &Home, machine: &MachineId, credentials: &Credentials) -> Result<(), Failure> {
+/// Keeps credentials where the machine's agent looks for them.
+pub(crate) fn take_in(
+    home: &Home,
+    machine: &MachineId,
+    credentials: &Credentials,
+) -> Result<(), Failure> {
     let path = home.machine_credentials(machine);
     let text = credentials.to_text();
     if std::fs::read_to_string(&path).is_ok_and(|known| known == text) {

@@ -2,4 +2,5 @@
 
 pub(crate) mod agent;
 pub(crate) mod background;
+pub(crate) mod demo;
 pub(crate) mod hub;

@@ -351,6 +351,11 @@ impl Fleet {
         Self::start(&["hub", "run"])
     }
 
+    /// `fleet up --demo`.
+    pub(crate) fn demo() -> Self {
+        Self::start(&["up", "--no-tui", "--demo", "--name", "studio"])
+    }
+
     fn start(words: &[&str]) -> Self {
         let home = Home::new();
         let words: Vec<&str> = ["--json"]

@@ -177,3 +177,22 @@ fn an_agent_that_is_killed_is_lost_at_once() {
     // The promise is a second; a loaded machine gets some more, a heartbeat missed would be 6.5 s.
     assert!(begun.elapsed().as_secs() < 4, "{:?}", begun.elapsed());
 }
+
+#[test]
+fn a_demonstration_has_four_machines_and_work_for_them() {
+    let fleet = Fleet::demo();
+    eventually("four machines are there", || {
+        let machines = fleet.json(&["machines"]);
+        (machines.as_array().unwrap().len() == 4).then_some(())
+    });
+    eventually("one of them has ended a job", || {
+        let jobs = fleet.json(&["jobs", "--state", "succeeded"]);
+        let jobs = jobs.as_array().unwrap();
+        jobs.iter()
+            .any(|j| j["tags"]["from"] == "demo")
+            .then_some(())
+    });
+    let home = fleet.home.fleet().join("demo");
+    assert_eq!(std::fs::read_dir(home).unwrap().count(), 3);
+    assert_eq!(fleet.hub.stop(), 0);
+}
