@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fleet_nats::bus::{Bus, BusError};
 use fleet_nats::connect::{self, ConnectError, ConnectOptions};
-use fleet_nats::hub::{Credentials, CredentialsError};
+use fleet_nats::hub::{Credentials, CredentialsError, Permission};
 
 use crate::config::Settings;
 use crate::environment::Environment;
@@ -32,9 +32,31 @@ impl Context {
         Ok(self.output.show(answer)?)
     }
 
-    /// The bus, connected as the operator, within two seconds.
+    /// The bus, to look only, connected within two seconds.
     pub(crate) async fn bus(&self) -> Result<Bus, Failure> {
-        let credentials = self.operator().await?;
+        self.connect(&[Permission::Viewer, Permission::Operator])
+            .await
+    }
+
+    /// The bus, to change something, connected within two seconds.
+    pub(crate) async fn acting_bus(&self) -> Result<Bus, Failure> {
+        self.connect(&[Permission::Operator]).await
+    }
+
+    async fn connect(&self, may: &[Permission]) -> Result<Bus, Failure> {
+        let credentials = self.credentials().await?;
+        // The hub would refuse it too, but by silence.
+        if !may.contains(&credentials.permission()) {
+            return Err(Failure::new(
+                Exit::NoPermission,
+                format!(
+                    "the credentials of {} {:?} do not permit this: an operator's are needed",
+                    credentials.permission(),
+                    credentials.name()
+                ),
+            )
+            .next("--credentials FILE with the operator.creds of the hub's FLEET_HOME"));
+        }
         let urls = self.settings.hub().map(str::to_owned);
         let options = ConnectOptions {
             urls: urls.into_iter().collect(),
@@ -46,7 +68,7 @@ impl Context {
 
     /// The credentials this person acts with: those that were named, or the operator's that the
     /// hub left under `FLEET_HOME`.
-    async fn operator(&self) -> Result<Credentials, Failure> {
+    async fn credentials(&self) -> Result<Credentials, Failure> {
         let named = self.settings.path("credentials").map(PathBuf::from);
         let path = named.unwrap_or_else(|| self.settings.home.operator_credentials());
         match Credentials::load(&path) {

@@ -19,7 +19,7 @@ mod service;
 mod words;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -109,10 +109,10 @@ fn run(cli: &Cli) -> Outcome {
         Verb::Completions { shell } => return cmd::completions::run(*shell),
         Verb::LoginEnv => return cmd::executor::login_env(),
         Verb::Executor(args) => {
-            log_to_stderr(global.verbose);
+            log_to_stderr(global.verbose, true);
             return cmd::executor::run(args);
         }
-        _ => log_to_stderr(global.verbose),
+        verb => log_to_stderr(global.verbose, is_service(verb)),
     }
     let environment = Environment::of_process();
     let settings = Settings::resolve(&environment, &flags(cli)?)?;
@@ -136,7 +136,7 @@ fn run(cli: &Cli) -> Outcome {
             cmd::hub::credentials(machine, out, &mut cx)
         }
         Verb::Agent(Agent::Status) => cmd::agent::status(&mut cx),
-        Verb::Up(_) | Verb::Hub(Hub::Run { .. }) | Verb::Agent(Agent::Run { .. }) => on_runtime(
+        verb if is_service(verb) => on_runtime(
             &mut tokio::runtime::Builder::new_multi_thread(),
             &cli.verb,
             &mut cx,
@@ -148,6 +148,14 @@ fn run(cli: &Cli) -> Outcome {
             &mut cx,
         ),
     }
+}
+
+/// Whether a verb runs until it is stopped.
+fn is_service(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Up(_) | Verb::Hub(Hub::Run { .. }) | Verb::Agent(Agent::Run { .. })
+    )
 }
 
 /// What flags say about settings.
@@ -198,14 +206,19 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
     outcome
 }
 
-fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
-        0 => tracing::Level::WARN,
-        1 => tracing::Level::INFO,
-        _ => tracing::Level::DEBUG,
+/// What happens inside, on standard error. A verb that answers says only what is an error, so that
+/// its own words stay readable, for programs too; a service says what an operator should know.
+fn log_to_stderr(verbose: u8, service: bool) {
+    let level = match (verbose, service) {
+        (0, false) => tracing::Level::ERROR,
+        (0, true) => tracing::Level::WARN,
+        (1, _) => tracing::Level::INFO,
+        (_, _) => tracing::Level::DEBUG,
     };
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_max_level(level)
+        .with_ansi(color)
         .with_writer(std::io::stderr)
         .init();
 }

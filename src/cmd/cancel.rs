@@ -47,7 +47,7 @@ impl Answer for Done {
 
 /// Ends jobs, after asking on a terminal.
 pub(crate) async fn run(args: &Cancel, cx: &mut Context) -> Outcome {
-    let bus = cx.bus().await?;
+    let bus = cx.acting_bus().await?;
     let ids = read::resolve_all(&bus, &args.jobs).await?;
     if !args.yes {
         let what = match ids.as_slice() {

@@ -29,7 +29,7 @@ const AT_ONCE: usize = 128;
 /// Sends a job, or says what would be sent.
 pub(crate) async fn run(args: &Dispatch, cx: &mut Context) -> Outcome {
     let spec = spec(args, cx)?;
-    let bus = cx.bus().await?;
+    let bus = cx.acting_bus().await?;
     let waits = args.wait || args.follow;
     // Where to follow the journal from is known before the first job is in it.
     let (survey, from) = tokio::try_join!(bus.survey(&spec.target), async {

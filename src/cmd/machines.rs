@@ -82,7 +82,7 @@ async fn deep(bus: &Bus, machines: &[Seen]) -> Result<Vec<MachineRow>, Failure> 
 }
 
 async fn forget(machine: &MachineId, yes: bool, cx: &mut Context) -> Outcome {
-    let bus = cx.bus().await?;
+    let bus = cx.acting_bus().await?;
     let (machines, _) = bus.machines().await?;
     let Some(seen) = machines.iter().find(|m| m.presence.machine == *machine) else {
         let known: Vec<MachineId> = machines.into_iter().map(|m| m.presence.machine).collect();

@@ -177,7 +177,14 @@ fn what_the_fleet_does_not_have_is_refused_with_what_it_has() {
     assert_eq!(queued.code, 0, "{queued:?}");
     assert!(queued.err.contains("later is not known yet"), "{queued:?}");
     assert_eq!(fleet.job(queued.out.trim())["state"], "queued");
+    let creds = fleet.home.user().join("mini.creds");
+    let creds = creds.to_str().unwrap();
+    fleet
+        .run(&["hub", "credentials", "--machine", "mini", "--out", creds])
+        .ok();
+    let worker = ["--credentials", creds, "dispatch", "--", "true"];
     for (words, code, expected) in [
+        (&worker[..], 77, "worker \"mini\" do not permit this"),
         (&["show", "zzzz"][..], 64, "no job begins with"),
         (&["show", "aaaaaaaaaaaaaaaa"], 64, "no job aaaaaaaaaaaaaaaa"),
         (&["logs", "NO"], 64, "is no job id"),

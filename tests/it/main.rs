@@ -13,3 +13,4 @@ mod harness;
 mod json;
 mod output;
 mod services;
+mod terminal;
