@@ -63,7 +63,7 @@ impl Context {
             ..ConnectOptions::new("fleet", credentials)
         };
         let link = connect::connect(&options).await.map_err(no_hub)?;
-        Ok(Bus::new(link.client().clone()))
+        Ok(Bus::new(&link))
     }
 
     /// The credentials this person acts with: those that were named, or the operator's that the

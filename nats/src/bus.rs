@@ -11,6 +11,9 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::sync::watch;
+
+use crate::connect::{Link, LinkStatus};
 
 /// How long one request waits for its answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -131,6 +134,7 @@ impl Usage {
 #[derive(Debug, Clone)]
 pub struct Bus {
     client: Client,
+    status: watch::Receiver<LinkStatus>,
 }
 
 #[derive(Deserialize)]
@@ -156,8 +160,16 @@ struct Seq {
 impl Bus {
     /// The bus over this connection.
     #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(link: &Link) -> Self {
+        Self {
+            client: link.client().clone(),
+            status: link.status(),
+        }
+    }
+
+    /// The state of the connection.
+    pub(crate) fn status(&self) -> watch::Receiver<LinkStatus> {
+        self.status.clone()
     }
 
     /// The connection itself.

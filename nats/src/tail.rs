@@ -3,14 +3,17 @@
 //! Always by a consumer: a core subscription would also show appends that the hub refused.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use async_nats::jetstream::consumer::{Consumer, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::{self, Message};
 use fleet_contract::time::Time;
 use futures_util::StreamExt;
+use tokio::sync::watch;
 
-use crate::bus::{Bus, BusError, Stored, is_smuggled};
+use crate::bus::{ANSWER_WITHIN, Bus, BusError, Stored, is_smuggled};
+use crate::connect::{LinkState, LinkStatus};
 
 /// Where a reader begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,17 +59,30 @@ pub enum Next {
     CaughtUp,
 }
 
+/// First and longest pause before a reader that could not be made anew is tried again.
+const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
 /// A reader that follows a stream; it resumes by itself at the next sequence after an outage.
 pub struct Tail {
-    messages: Ordered,
-    caught_up: Option<bool>,
+    bus: Bus,
+    stream: String,
+    filters: Vec<String>,
+    /// Where it begins as long as it has read nothing.
+    start: From,
+    messages: Box<Ordered>,
+    caught_up: bool,
+    /// Messages that were there when it began and have not been read yet.
+    left: u64,
     ready: VecDeque<Next>,
     last_seq: u64,
+    /// Connections of the link when its consumer was made.
+    connects: u64,
 }
 
 impl std::fmt::Debug for Tail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tail")
+            .field("stream", &self.stream)
             .field("last_seq", &self.last_seq)
             .finish_non_exhaustive()
     }
@@ -83,48 +99,29 @@ impl Tail {
         filters: &[String],
         from: From,
     ) -> Result<Self, BusError> {
-        let context = jetstream::new(bus.client().clone());
-        let failed = |what: &str, error: &dyn std::fmt::Display| BusError::Server {
-            what: format!("{what} {stream}"),
-            code: 0,
-            description: error.to_string(),
+        // What comes after this very moment, also if the consumer has to be made anew before
+        // anything came.
+        let start = match from {
+            From::New => From::Seq(bus.usage(stream).await?.last_seq + 1),
+            other => other,
         };
-        let handle = context
-            .get_stream_no_info(stream)
-            .await
-            .map_err(|e| failed("reading", &e))?;
-        let config = OrderedConfig {
-            filter_subjects: filters.to_vec(),
-            deliver_policy: from.policy(),
-            replay_policy: ReplayPolicy::Instant,
-            ..OrderedConfig::default()
-        };
-        let mut consumer: Consumer<OrderedConfig> =
-            tokio::time::timeout(crate::bus::ANSWER_WITHIN, handle.create_consumer(config))
-                .await
-                .map_err(|_| BusError::NoAnswer {
-                    what: format!("reading {stream}"),
-                    within: crate::bus::ANSWER_WITHIN,
-                })?
-                .map_err(|e| failed("reading", &e))?;
-        let pending = consumer
-            .info()
-            .await
-            .map(|info| info.num_pending)
-            .map_err(|e| failed("reading", &e))?;
-        let messages = consumer
-            .messages()
-            .await
-            .map_err(|e| failed("reading", &e))?;
+        let connects = bus.status().borrow().connects;
+        let (messages, pending) = Box::pin(consumer(bus, stream, filters, start)).await?;
         let mut ready = VecDeque::new();
         if pending == 0 {
             ready.push_back(Next::CaughtUp);
         }
         Ok(Self {
+            bus: bus.clone(),
+            stream: stream.to_owned(),
+            filters: filters.to_vec(),
+            start,
             messages,
-            caught_up: Some(pending == 0),
+            caught_up: pending == 0,
+            left: pending,
             ready,
             last_seq: 0,
+            connects,
         })
     }
 
@@ -137,12 +134,48 @@ impl Tail {
             if let Some(next) = self.ready.pop_front() {
                 return Ok(next);
             }
-            match self.messages.next().await {
-                None => return Err(BusError::Closed("the reader ended".to_owned())),
-                // The reader makes its consumer anew after a gap or a missing heartbeat by itself.
-                Some(Err(error)) => tracing::debug!(%error, "reader resumes"),
-                Some(Ok(message)) => self.take(&message)?,
+            let mut status = self.bus.status();
+            let connects = self.connects;
+            tokio::select! {
+                message = self.messages.next() => match message {
+                    None => return Err(BusError::Closed("the reader ended".to_owned())),
+                    // The client makes the consumer anew after a gap or a missing heartbeat.
+                    Some(Err(error)) => tracing::debug!(%error, "reader resumes"),
+                    Some(Ok(message)) => self.take(&message)?,
+                },
+                // The client would notice only after 15 s that the hub has forgotten its consumer.
+                () = reconnected(&mut status, connects) => self.reopen().await,
             }
+        }
+    }
+
+    /// Makes the consumer anew where the reader stopped.
+    async fn reopen(&mut self) {
+        let mut pause = REOPEN_PAUSE.0;
+        loop {
+            let mut status = self.bus.status();
+            let up = |s: &LinkStatus| s.state == LinkState::Connected;
+            if status.wait_for(up).await.is_err() {
+                return std::future::pending().await;
+            }
+            self.connects = status.borrow_and_update().connects;
+            let from = match self.last_seq {
+                0 => self.start,
+                seq => From::Seq(seq + 1),
+            };
+            match Box::pin(consumer(&self.bus, &self.stream, &self.filters, from)).await {
+                Ok((messages, pending)) => {
+                    self.messages = messages;
+                    if pending == 0 && !self.caught_up {
+                        self.caught_up = true;
+                        self.ready.push_back(Next::CaughtUp);
+                    }
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, stream = self.stream, "reader not made anew"),
+            }
+            tokio::time::sleep(crate::clock::jittered(pause)).await;
+            pause = (pause * 2).min(REOPEN_PAUSE.1);
         }
     }
 
@@ -166,15 +199,66 @@ impl Tail {
             headers: message.headers.clone().unwrap_or_default(),
             payload: message.payload.clone(),
         };
+        if stored.seq <= self.last_seq {
+            return Ok(());
+        }
         self.last_seq = stored.seq;
         self.ready
             .push_back(Next::Message(Box::new(stored), pending));
-        if pending == 0 && self.caught_up == Some(false) {
-            self.caught_up = Some(true);
+        // What keeps coming in does not put off the end of what was there.
+        self.left = self.left.saturating_sub(1);
+        if (self.left == 0 || pending == 0) && !self.caught_up {
+            self.caught_up = true;
             self.ready.push_back(Next::CaughtUp);
         }
         Ok(())
     }
+}
+
+async fn reconnected(status: &mut watch::Receiver<LinkStatus>, connects: u64) {
+    if status.wait_for(|s| s.connects > connects).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A consumer, and how much it has to bring.
+async fn consumer(
+    bus: &Bus,
+    stream: &str,
+    filters: &[String],
+    from: From,
+) -> Result<(Box<Ordered>, u64), BusError> {
+    let context = jetstream::new(bus.client().clone());
+    let failed = |error: &dyn std::fmt::Display| BusError::Server {
+        what: format!("reading {stream}"),
+        code: 0,
+        description: error.to_string(),
+    };
+    let make = async {
+        let handle = context
+            .get_stream_no_info(stream)
+            .await
+            .map_err(|e| failed(&e))?;
+        let config = OrderedConfig {
+            filter_subjects: filters.to_vec(),
+            deliver_policy: from.policy(),
+            replay_policy: ReplayPolicy::Instant,
+            ..OrderedConfig::default()
+        };
+        let consumer: Consumer<OrderedConfig> = handle
+            .create_consumer(config)
+            .await
+            .map_err(|e| failed(&e))?;
+        let pending = consumer.cached_info().num_pending;
+        let messages = consumer.messages().await.map_err(|e| failed(&e))?;
+        Ok((Box::new(messages), pending))
+    };
+    tokio::time::timeout(ANSWER_WITHIN, make)
+        .await
+        .map_err(|_| BusError::NoAnswer {
+            what: format!("reading {stream}"),
+            within: ANSWER_WITHIN,
+        })?
 }
 
 /// Everything that matches and is there now, in order.
@@ -190,14 +274,14 @@ pub async fn read_all(
     let mut tail = Tail::open(bus, stream, filters, from).await?;
     let mut found = Vec::new();
     loop {
-        match tokio::time::timeout(crate::bus::ANSWER_WITHIN, tail.next()).await {
+        match tokio::time::timeout(ANSWER_WITHIN, tail.next()).await {
             Ok(Ok(Next::Message(message, _))) => found.push(*message),
             Ok(Ok(Next::CaughtUp)) => return Ok(found),
             Ok(Err(error)) => return Err(error),
             Err(_) => {
                 return Err(BusError::NoAnswer {
                     what: format!("reading {stream}"),
-                    within: crate::bus::ANSWER_WITHIN,
+                    within: ANSWER_WITHIN,
                 });
             }
         }

@@ -19,14 +19,14 @@ const STORE: u64 = 1 << 30;
 
 async fn operator(hub: &TestHub) -> Bus {
     let link = hub.connect("operator", Permission::Operator).await.unwrap();
-    let bus = Bus::new(link.client().clone());
+    let bus = Bus::new(&link);
     keeper::prepare(&bus, STORE).await.unwrap();
     bus
 }
 
 async fn worker(hub: &TestHub, name: &str) -> Bus {
     let link = hub.connect(name, Permission::Worker).await.unwrap();
-    Bus::new(link.client().clone())
+    Bus::new(&link)
 }
 
 fn spec(target: Target) -> JobSpec {

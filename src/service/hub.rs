@@ -82,7 +82,7 @@ impl HubService {
             ..ConnectOptions::new("fleet keeper", hub.keeper_credentials().map_err(internal)?)
         };
         let link = connect(&options).await.map_err(no_hub)?;
-        let bus = Bus::new(link.client().clone());
+        let bus = Bus::new(&link);
         let made = keeper::prepare(&bus, hub.record().max_file_store).await?;
         tracing::debug!(?made, "streams");
         let system = hub.system_credentials().map_err(internal)?;

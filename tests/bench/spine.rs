@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -229,7 +229,7 @@ fn resident_mib(pid: &str) -> Fallible<f64> {
     Ok(f64::from(kib) / 1024.0)
 }
 
-fn text(path: &PathBuf) -> Fallible<String> {
+fn text(path: &Path) -> Fallible<String> {
     path.to_str()
         .map(str::to_owned)
         .ok_or_else(|| "the path is not UTF-8".into())

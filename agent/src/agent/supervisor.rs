@@ -76,7 +76,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
         boot: clock::message_id().to_string(),
         home: options.home.clone(),
         env: options.env.clone(),
-        bus: Bus::new(link.client().clone()),
+        bus: Bus::new(&link),
         link,
         routes: Routes::default(),
         events,
