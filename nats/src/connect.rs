@@ -410,12 +410,18 @@ fn library_options(
 ) -> Result<(async_nats::ConnectOptions, watch::Receiver<LinkStatus>), ConnectError> {
     let (send, status) = watch::channel(LinkStatus::default());
     let send = Arc::new(send);
-    let library = async_nats::ConnectOptions::new()
-        .credentials(&options.credentials.nats_text())
+    let key = options
+        .credentials
+        .key()
         .map_err(|e| ConnectError::Credentials {
             name: options.credentials.name().to_owned(),
             why: e.to_string(),
-        })?
+        })?;
+    // The library's own reading of credentials files compiles regular expressions at every start.
+    let library = async_nats::ConnectOptions::new()
+        .jwt(options.credentials.jwt().to_owned(), move |nonce| {
+            std::future::ready(key.sign(&nonce).map_err(async_nats::AuthError::new))
+        })
         .name(&options.name)
         .custom_inbox_prefix(options.credentials.inbox_prefix())
         .ping_interval(PING_INTERVAL)

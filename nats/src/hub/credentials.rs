@@ -185,8 +185,18 @@ impl Credentials {
         text
     }
 
+    /// The JWT as the server wants it.
+    pub(crate) fn jwt(&self) -> &str {
+        &self.jwt
+    }
+
+    /// The key that signs what the server asks to be signed.
+    pub(crate) fn key(&self) -> Result<KeyPair, nkeys::error::Error> {
+        KeyPair::from_seed(&self.seed)
+    }
+
     /// The part that NATS clients read.
-    pub(crate) fn nats_text(&self) -> String {
+    fn nats_text(&self) -> String {
         format!(
             "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
              -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
