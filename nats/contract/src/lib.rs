@@ -14,6 +14,7 @@ pub mod lease;
 pub mod machine;
 pub mod outcome;
 pub mod policy;
+pub mod projection;
 pub mod record;
 pub mod reorder;
 pub mod spec;

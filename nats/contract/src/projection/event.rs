@@ -1,0 +1,221 @@
+//! An event in the few words that fit a line.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::JournalFact;
+use crate::event::EventView;
+use crate::ids::{JobId, MachineId, Writer};
+use crate::outcome::Outcome;
+use crate::record::{Cause, Change, Next, Record};
+use crate::spec::Target;
+use crate::time::Time;
+
+/// Longest text of an event; the rest is cut.
+pub const TEXT_MAX_CHARS: usize = 300;
+
+/// Where an event stands among all: by when the hub stored it, then by stream and sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventKey {
+    /// When the hub stored it, by the reader's own clock.
+    pub stored: Time,
+    /// Whether it is of the journal.
+    pub of_journal: bool,
+    /// Its sequence in its stream.
+    pub seq: u64,
+}
+
+impl EventKey {
+    pub(super) fn journal(stored: Time, seq: u64) -> Self {
+        Self {
+            stored,
+            of_journal: true,
+            seq,
+        }
+    }
+
+    pub(super) fn flow(stored: Time, seq: u64) -> Self {
+        Self {
+            stored,
+            of_journal: false,
+            seq,
+        }
+    }
+}
+
+/// One past-tense fact, as short as it can be told. Its texts come from peers: whoever shows them
+/// escapes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// When it happened, by its writer's clock.
+    pub time: Time,
+    /// The machine it is about.
+    pub machine: Option<MachineId>,
+    /// The job it is about.
+    pub job: Option<JobId>,
+    /// What happened, in one word: a job's new state where it ended, the kind otherwise.
+    pub word: String,
+    /// The rest.
+    pub text: String,
+}
+
+impl Event {
+    pub(super) fn of_record(fact: &JournalFact, record: &Record) -> Self {
+        let machine = match (&fact.writer, &record.change) {
+            (Writer::Machine(machine), _) => Some(machine.clone()),
+            (
+                _,
+                Change::Queued {
+                    target: Target::Pin(machine),
+                    ..
+                },
+            ) => Some(machine.clone()),
+            _ => record.after.machine.clone(),
+        };
+        let word = match &record.change {
+            Change::Ended { .. } | Change::Lost { .. } => record.after.state.as_str(),
+            change => change
+                .kind()
+                .strip_prefix("job.")
+                .unwrap_or_else(|| change.kind()),
+        };
+        Self {
+            time: fact.time,
+            machine,
+            job: Some(fact.job),
+            word: word.to_owned(),
+            text: cut(&describe(&record.change)),
+        }
+    }
+
+    pub(super) fn of_flow(event: &EventView) -> Self {
+        // An agent's and a hub's events carry their place in the writer's order around the details.
+        let detail = event.data.get("detail").unwrap_or(&event.data);
+        Self {
+            time: event.time,
+            machine: event.machine.clone(),
+            job: event.job,
+            word: cut(&event.kind),
+            text: cut(&details(detail)),
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT_MAX_CHARS).collect()
+}
+
+fn describe(change: &Change) -> String {
+    match change {
+        Change::Queued {
+            target,
+            cause,
+            spec,
+            ..
+        } => {
+            let place = match target {
+                Target::Pin(machine) => format!("for {machine}"),
+                Target::Lane(lane) => format!("in lane {lane}"),
+            };
+            match (cause, spec) {
+                (Cause::Dispatch, Some(spec)) => format!("{place}, by {}", spec.submitted_by),
+                (Cause::Dispatch, None) => place,
+                (Cause::Backoff, _) => format!("{place}: its next attempt is due"),
+                (Cause::Republish, _) => format!("{place}: its ticket was gone"),
+                (Cause::Retry, _) => format!("{place}: the operator wants another attempt"),
+                (Cause::Move, _) => format!("{place}: the operator moved it"),
+                (Cause::Resolve, _) => format!("{place}: the operator decided so"),
+                (Cause::Answer, _) => format!("{place}: the operator answered"),
+            }
+        }
+        Change::Claimed { no, .. } => format!("attempt {no}"),
+        Change::Ended {
+            outcome,
+            started_at,
+            ended_at,
+            next,
+            ..
+        } => {
+            let took = span(ended_at.since(*started_at));
+            format!(
+                "{} after {took}{}",
+                outcome_words(outcome),
+                next_words(next)
+            )
+        }
+        Change::CancelRequested { by } | Change::Canceled { by } => format!("by {by}"),
+        Change::Lost { reason, next, .. } => format!("{reason}{}", next_words(next)),
+        Change::Expired {} => "it waited too long".to_owned(),
+        Change::Rejected { reason } => reason.clone(),
+        Change::Resolved { to, by, notes } => match notes {
+            Some(notes) => format!("as {to} by {by}: {notes}"),
+            None => format!("as {to} by {by}"),
+        },
+        Change::Restated {} => "what holds, over a record that does not count".to_owned(),
+    }
+}
+
+fn next_words(next: &Next) -> String {
+    match next {
+        Next::End => String::new(),
+        Next::Backoff { .. } => ", tries again".to_owned(),
+        Next::Ask { question } => format!(": {question}"),
+    }
+}
+
+fn outcome_words(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Exited { exit_code } => format!("exit {exit_code}"),
+        Outcome::Signaled { signal } => format!("signal {signal}"),
+        Outcome::TimedOut => "ended at its time-out".to_owned(),
+        Outcome::Canceled => "ended as asked".to_owned(),
+        Outcome::Interrupted => "its agent stopped".to_owned(),
+        Outcome::Fenced => "its lease ran out".to_owned(),
+        Outcome::Rejected { reason } | Outcome::Unknown { reason } => reason.clone(),
+    }
+}
+
+/// Details of an event that fit a line: `name=value` of everything that is no table, and of a
+/// machine's causes their names.
+#[must_use]
+pub fn details(data: &Value) -> String {
+    let Value::Object(map) = data else {
+        return match data {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+    };
+    let words: Vec<String> = map
+        .iter()
+        .filter_map(|(name, value)| match value {
+            Value::Null | Value::Object(_) => None,
+            Value::Array(items) => {
+                let causes: Vec<&str> = items
+                    .iter()
+                    .filter_map(|item| item.get("cause").and_then(Value::as_str))
+                    .collect();
+                (!causes.is_empty()).then(|| causes.join(", "))
+            }
+            Value::String(text) if name == "reason" => Some(text.clone()),
+            Value::String(text) => Some(format!("{name}={text}")),
+            other => Some(format!("{name}={other}")),
+        })
+        .collect();
+    words.join(" ")
+}
+
+/// How long something took, as coarse as a line of a list needs: `0.4 s`, `12 s`, `3 min`,
+/// `2 h`, `5 d`.
+#[must_use]
+pub fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0 => format!("0.{} s", span.subsec_millis() / 100),
+        1..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
