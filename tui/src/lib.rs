@@ -1,1 +1,104 @@
-//! placeholder
+//! The console: the whole fleet, live, in a terminal.
+//!
+//! One way through: a source brings messages, `update` folds them into the model, `view` draws the
+//! model, widgets make the cells. Only the loop waits, only the source knows the bus, only the
+//! terminal knows the terminal, and nothing but the loop reads a clock.
+
+mod app;
+#[cfg(any(test, feature = "demo"))]
+#[cfg_attr(
+    not(feature = "demo"),
+    expect(dead_code, reason = "tests use a part of it")
+)]
+pub mod demo;
+mod keymap;
+mod log;
+mod model;
+mod plain;
+mod source;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod text;
+mod theme;
+mod update;
+mod view;
+mod widget;
+
+use fleet_nats::connect::{ConnectError, ConnectOptions};
+use jiff::tz::TimeZone;
+
+use crate::app::Clock;
+use crate::model::Model;
+use crate::source::Source;
+use crate::theme::Look;
+
+/// What to show, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Who looks, and where the hub is. The console waits for the hub for ever.
+    pub connect: ConnectOptions,
+    /// What the fleet is called, in the header; may be empty.
+    pub name: String,
+    /// How it looks.
+    pub style: ConsoleStyle,
+}
+
+/// How the console looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsoleStyle {
+    /// Whether colours are set. The caller decides about `NO_COLOR`.
+    pub colour: bool,
+    /// Whether only ASCII is written, for terminals that show `●` in two cells or not at all.
+    pub ascii: bool,
+    /// Append-only lines instead of a screen; needs no terminal.
+    pub plain: bool,
+}
+
+/// How the console was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// The person left it, or nobody reads its lines any more.
+    Quit,
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// Why there is no console, or none any more. The terminal is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum TuiError {
+    /// Addresses or credentials that can never work.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// No terminal, or one that went away.
+    #[error("the console cannot use the terminal: {0}")]
+    Terminal(#[source] std::io::Error),
+    /// The reader of the bus ended by itself: a defect of fleet.
+    #[error("the console's reader of the bus ended by itself")]
+    Source,
+}
+
+/// Shows the console until the person leaves it or a signal ends it. The terminal is given back as
+/// it was, also where this future is dropped.
+///
+/// # Errors
+/// [`TuiError`]. That the hub is away is none: it is shown.
+pub async fn run(options: Options) -> Result<Left, TuiError> {
+    let clock = Clock::start();
+    let source = Source::open(&options.connect).await?;
+    let hubs = match options.connect.urls.as_slice() {
+        [] => options.connect.credentials.hubs(),
+        urls => urls,
+    };
+    let look = Look {
+        colour: options.style.colour,
+        ascii: options.style.ascii,
+    };
+    let hub = text::escape(&hubs.join(", ")).into_owned();
+    let model = Model::new(clock.now(), TimeZone::system(), options.name, hub, look);
+    if options.style.plain {
+        plain::drive(model, source, clock).await
+    } else {
+        app::drive(model, source, clock).await
+    }
+}

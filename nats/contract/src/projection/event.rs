@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::JournalFact;
 use crate::event::EventView;
-use crate::ids::{JobId, MachineId, Writer};
+use crate::ids::{JobId, Lane, MachineId, Writer};
 use crate::outcome::Outcome;
 use crate::record::{Cause, Change, Next, Record};
 use crate::spec::Target;
@@ -115,19 +115,22 @@ fn describe(change: &Change) -> String {
             ..
         } => {
             let place = match target {
-                Target::Pin(machine) => format!("for {machine}"),
-                Target::Lane(lane) => format!("in lane {lane}"),
+                Target::Pin(machine) => Some(format!("for {machine}")),
+                Target::Lane(lane) if *lane == Lane::any() => None,
+                Target::Lane(lane) => Some(format!("in lane {lane}")),
             };
-            match (cause, spec) {
-                (Cause::Dispatch, Some(spec)) => format!("{place}, by {}", spec.submitted_by),
-                (Cause::Dispatch, None) => place,
-                (Cause::Backoff, _) => format!("{place}: its next attempt is due"),
-                (Cause::Republish, _) => format!("{place}: its ticket was gone"),
-                (Cause::Retry, _) => format!("{place}: the operator wants another attempt"),
-                (Cause::Move, _) => format!("{place}: the operator moved it"),
-                (Cause::Resolve, _) => format!("{place}: the operator decided so"),
-                (Cause::Answer, _) => format!("{place}: the operator answered"),
-            }
+            let why = match (cause, spec) {
+                (Cause::Dispatch, Some(spec)) => Some(format!("by {}", spec.submitted_by)),
+                (Cause::Dispatch, None) => None,
+                (Cause::Backoff, _) => Some("its next attempt is due".to_owned()),
+                (Cause::Republish, _) => Some("its ticket was gone".to_owned()),
+                (Cause::Retry, _) => Some("the operator wants another attempt".to_owned()),
+                (Cause::Move, _) => Some("the operator moved it".to_owned()),
+                (Cause::Resolve, _) => Some("the operator decided so".to_owned()),
+                (Cause::Answer, _) => Some("the operator answered".to_owned()),
+            };
+            let words: Vec<String> = why.into_iter().chain(place).collect();
+            words.join(", ")
         }
         Change::Claimed { no, .. } => format!("attempt {no}"),
         Change::Ended {

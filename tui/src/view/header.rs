@@ -1,0 +1,300 @@
+//! The lines above and below everything: how true what is shown is, and what is worst.
+
+use fleet_contract::machine::MachineState;
+use fleet_contract::record::StateWord;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
+
+use super::words;
+use crate::keymap::{Action, KEYMAP};
+use crate::model::{Model, Phase, Screen};
+use crate::text;
+use crate::theme::Role;
+use crate::widget;
+
+/// Rows of the header: the state, where it is bad why, and the screens where there is room.
+pub(super) fn height(model: &Model, area: Rect) -> u16 {
+    let trouble = u16::from(trouble(model).is_some());
+    1 + trouble + u16::from(area.height >= 12)
+}
+
+/// Draws it.
+pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
+    widget::line(buf, area, 0, &state(model, usize::from(area.width)));
+    let mut y = 1;
+    if let Some(trouble) = trouble(model) {
+        let room = usize::from(area.width).saturating_sub(1);
+        let text = text::clip(&text::escape(&trouble), room, model.look.ellipsis());
+        let style = model.look.style(Role::Warn);
+        widget::line(buf, area, y, &Line::styled(format!(" {text}"), style));
+        y += 1;
+    }
+    widget::line(buf, area, y, &tabs(model, usize::from(area.width)));
+}
+
+/// One part of a line, and how soon it is left out where there is no room: the highest first.
+struct Part {
+    text: String,
+    role: Role,
+    leave: u8,
+}
+
+fn part(text: impl Into<String>, role: Role, leave: u8) -> Part {
+    Part {
+        text: text.into(),
+        role,
+        leave,
+    }
+}
+
+fn state(model: &Model, width: usize) -> Line<'static> {
+    let look = model.look;
+    let mut left = vec![part("fleet", Role::Accent, 9)];
+    if !model.name.is_empty() {
+        left.push(part(text::escape(&model.name), Role::Plain, 8));
+    }
+    left.extend(link(model));
+    let mut right = problems(model);
+    let separator = format!(" {}", look.bar());
+    loop {
+        let used_left: usize = left
+            .iter()
+            .map(|p| p.text.width() + separator.width())
+            .sum();
+        let used_right: usize = right.iter().map(|p| p.text.width() + 2).sum();
+        if used_left + used_right <= width {
+            let mut spans = Vec::new();
+            for (at, part) in left.into_iter().enumerate() {
+                let before = if at == 0 { " " } else { separator.as_str() };
+                spans.push(Span::styled(before.to_owned(), look.style(Role::Dim)));
+                spans.push(Span::styled(part.text, look.style(part.role)));
+            }
+            let written: usize = spans.iter().map(|s| s.content.width()).sum();
+            let pad = width.saturating_sub(written + used_right);
+            spans.push(Span::raw(" ".repeat(pad)));
+            for part in right {
+                spans.push(Span::raw(" "));
+                spans.push(Span::styled(part.text, look.style(part.role)));
+                spans.push(Span::raw(" "));
+            }
+            return Line::from(spans);
+        }
+        let leaves = |parts: &[Part]| parts.iter().map(|p| p.leave).max().unwrap_or(0);
+        let (in_left, in_right) = (leaves(&left), leaves(&right));
+        let parts = if in_left >= in_right {
+            &mut left
+        } else {
+            &mut right
+        };
+        let most = in_left.max(in_right);
+        match parts.iter().rposition(|p| p.leave == most) {
+            Some(at) => drop(parts.remove(at)),
+            None => return Line::default(),
+        }
+    }
+}
+
+/// How true what is shown is.
+fn link(model: &Model) -> Vec<Part> {
+    let link = &model.link;
+    let dot = if model.look.ascii { "*" } else { "●" };
+    let at = |time| words::clock(time, &model.zone);
+    match link.phase() {
+        Phase::Connecting => {
+            let since = words::stopwatch(model.now.since(link.since));
+            vec![part(format!("CONNECTING {since}"), Role::Warn, 0)]
+        }
+        Phase::Down => {
+            let since = words::stopwatch(model.now.since(link.since));
+            vec![
+                part(format!("BUS DOWN {since}"), Role::Bad, 0),
+                part(format!("AS OF {}", at(link.as_of)), Role::Warn, 1),
+            ]
+        }
+        Phase::CatchingUp { read, of } => {
+            let (read, of) = (text::thousands(read), text::thousands(of));
+            vec![part(format!("CATCHING UP {read}/{of}"), Role::Warn, 0)]
+        }
+        Phase::Live => {
+            let mut parts = vec![
+                part("LIVE", Role::Ok, 0),
+                part(at(model.now), Role::Plain, 6),
+            ];
+            if let Some(rtt) = link.rtt {
+                let ms = rtt.as_secs_f64() * 1000.0;
+                parts.push(part(format!("bus {dot} {ms:.1} ms"), Role::Plain, 7));
+            }
+            if model.behind() > 0 {
+                let behind = text::thousands(model.behind());
+                parts.push(part(format!("behind {behind}"), Role::Warn, 3));
+            }
+            if link.slow_drops > 0 {
+                let dropped = text::thousands(link.slow_drops);
+                parts.push(part(format!("dropped {dropped}"), Role::Bad, 3));
+            }
+            parts
+        }
+    }
+}
+
+/// What needs somebody, worst first; what is least bad is left out first.
+fn problems(model: &Model) -> Vec<Part> {
+    let look = model.look;
+    let fleet = &model.fleet;
+    let at = model.as_of();
+    let machines = |state| {
+        let all = fleet.machines().values();
+        all.filter(|m| m.state(at) == state).count()
+    };
+    let job = |word| look.job(word).0;
+    let machine = |state| look.machine(state).0;
+    let counts = [
+        (
+            fleet.count(StateWord::NeedsHuman),
+            job(StateWord::NeedsHuman),
+            "needs you",
+            Role::Attention,
+        ),
+        (
+            machines(MachineState::Lost),
+            machine(MachineState::Lost),
+            "machine lost",
+            Role::Bad,
+        ),
+        (
+            fleet.freshly_lost(at),
+            job(StateWord::Lost),
+            "job lost",
+            Role::Bad,
+        ),
+        (
+            fleet.freshly_failed(at),
+            job(StateWord::Failed),
+            "failed in 1 h",
+            Role::Bad,
+        ),
+        (
+            machines(MachineState::Stale),
+            machine(MachineState::Stale),
+            "stale",
+            Role::Warn,
+        ),
+        (
+            machines(MachineState::Degraded),
+            machine(MachineState::Degraded),
+            "degraded",
+            Role::Warn,
+        ),
+    ];
+    let mut parts = Vec::new();
+    for (rank, (count, glyph, words, role)) in counts.into_iter().enumerate() {
+        if count > 0 {
+            let leave = 2 + u8::try_from(rank).unwrap_or(6);
+            let words = match (words, count) {
+                ("machine lost", 2..) => "machines lost",
+                ("job lost", 2..) => "jobs lost",
+                _ => words,
+            };
+            parts.push(part(format!("{glyph} {count} {words}"), role, leave));
+        }
+    }
+    parts
+}
+
+/// Why nothing is live, and what happens next.
+fn trouble(model: &Model) -> Option<String> {
+    let link = &model.link;
+    if let Some(why) = &link.hopeless {
+        return Some(why.clone());
+    }
+    let error = link.error.as_deref().unwrap_or("connection refused");
+    let seq = text::thousands(model.fleet.journal_seq());
+    match link.phase() {
+        Phase::Connecting => {
+            let why = match &link.error {
+                Some(error) => format!("{error} {} ", model.look.dot()),
+                None => String::new(),
+            };
+            Some(format!(
+                "{why}waiting for {}: fleet up starts one",
+                model.hub
+            ))
+        }
+        Phase::Down => {
+            let dot = model.look.dot();
+            Some(format!(
+                "{} {dot} {error} {dot} last record {seq} {dot} tries again by itself",
+                model.hub
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn tabs(model: &Model, width: usize) -> Line<'static> {
+    let look = model.look;
+    let mut spans = Vec::new();
+    let mut used = 0;
+    for (at, screen) in Screen::ALL.into_iter().enumerate() {
+        let count = match screen {
+            Screen::Fleet => String::new(),
+            Screen::Dispatches => format!(" {}", text::thousands(model.fleet.jobs().len() as u64)),
+            Screen::Machines => format!(" {}", model.fleet.machines().len()),
+            Screen::Events => {
+                let events = model.fleet.counters().events;
+                format!(" {}", text::thousands(events))
+            }
+        };
+        let text = format!("{} {}{count}", at + 1, screen.name());
+        let (text, role) = if model.screen == screen {
+            (format!("[{text}]"), Role::Accent)
+        } else {
+            (format!(" {text} "), Role::Plain)
+        };
+        used += text.width();
+        if used > width {
+            break;
+        }
+        spans.push(Span::styled(text, look.style(role)));
+    }
+    let unread = model.fleet.counters().unreadable + model.fleet.counters().voids;
+    let note = format!("  {unread} records do not count");
+    if unread > 0 && used + note.width() <= width {
+        spans.push(Span::styled(note, look.style(Role::Warn)));
+    }
+    Line::from(spans)
+}
+
+/// The keys that help most here.
+pub(super) fn footer(model: &Model, area: Rect, buf: &mut Buffer) {
+    let look = model.look;
+    let in_detail = model.detail.is_some();
+    let mut spans = vec![Span::raw(" ")];
+    let mut room = usize::from(area.width).saturating_sub(1);
+    for binding in KEYMAP.iter().filter(|b| !b.short.is_empty()) {
+        let fits_here = match binding.action {
+            Action::Open => !in_detail && !model.help,
+            Action::Back => in_detail || model.help,
+            Action::Follow => in_detail || model.focus() == crate::model::Pane::Events,
+            _ => true,
+        };
+        let key = match binding.action {
+            Action::Down if look.ascii => "j/k",
+            Action::Down => "↑↓",
+            _ => binding.keys[0],
+        };
+        let width = key.width() + binding.short.width() + 3;
+        if !fits_here || width > room {
+            continue;
+        }
+        room -= width;
+        spans.push(Span::styled(key, look.style(Role::Accent)));
+        spans.push(Span::styled(
+            format!(" {}  ", binding.short),
+            look.style(Role::Dim),
+        ));
+    }
+    widget::line(buf, area, 0, &Line::from(spans));
+}

@@ -1,0 +1,88 @@
+//! What is left where there is hardly any room: one line of words, worst first, cut from the
+//! right; and below it the worst jobs.
+
+use fleet_contract::machine::MachineState;
+use fleet_contract::record::StateWord;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+
+use super::words;
+use crate::model::{Model, Phase};
+use crate::text;
+use crate::theme::Role;
+use crate::widget;
+
+/// The whole fleet in one line: `lost 1 ask 1 fail 2 run 3 · 12:04:31`.
+pub(crate) fn state_line(model: &Model) -> String {
+    let fleet = &model.fleet;
+    let at = model.as_of();
+    let machines = |state| {
+        let all = fleet.machines().values();
+        all.filter(|m| m.state(at) == state).count()
+    };
+    let counts = [
+        (
+            "lost",
+            machines(MachineState::Lost) + fleet.freshly_lost(at),
+        ),
+        ("ask", fleet.count(StateWord::NeedsHuman)),
+        ("fail", fleet.freshly_failed(at)),
+        ("stale", machines(MachineState::Stale)),
+        ("degraded", machines(MachineState::Degraded)),
+        ("run", fleet.count(StateWord::Running)),
+        (
+            "wait",
+            fleet.count(StateWord::Queued) + fleet.count(StateWord::Backoff),
+        ),
+        ("up", machines(MachineState::Up)),
+    ];
+    let counts: Vec<String> = counts
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(word, count)| format!("{word} {count}"))
+        .collect();
+    let counts = if counts.is_empty() {
+        "nothing yet".to_owned()
+    } else {
+        counts.join(" ")
+    };
+    let clock = |time| words::clock(time, &model.zone);
+    let dot = model.look.dot();
+    match model.link.phase() {
+        Phase::Live => format!("{counts} {dot} {}", clock(model.now)),
+        Phase::Connecting => format!(
+            "connecting {}",
+            words::stopwatch(model.now.since(model.link.since))
+        ),
+        Phase::CatchingUp { read, of } => format!("catching up {read}/{of} {dot} {counts}"),
+        Phase::Down => format!(
+            "down {} {dot} {counts} {dot} as of {}",
+            words::stopwatch(model.now.since(model.link.since)),
+            clock(model.link.as_of)
+        ),
+    }
+}
+
+/// Draws it.
+pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
+    let look = model.look;
+    let width = usize::from(area.width);
+    let role = match model.link.phase() {
+        Phase::Live => Role::Plain,
+        _ => Role::Warn,
+    };
+    let state = text::clip(&state_line(model), width, "");
+    widget::line(buf, area, 0, &Line::styled(state, look.style(role)));
+    let rows = model.fleet.worst_first(model.as_of());
+    for (y, job) in (1..area.height).zip(rows) {
+        let (glyph, role) = look.job(job.state.word());
+        let text = format!(
+            "{glyph} {} {}",
+            words::prefix(&model.fleet, job.id),
+            text::escape(&words::title(job))
+        );
+        let text = text::clip(&text, width, look.ellipsis());
+        widget::line(buf, area, y, &Line::styled(text, look.style(role)));
+    }
+}
