@@ -44,6 +44,18 @@ impl Context {
     }
 
     async fn connect(&self, may: &[Permission]) -> Result<Bus, Failure> {
+        let options = self.way_to_the_hub("fleet", may).await?;
+        let link = connect::connect(&options).await.map_err(no_hub)?;
+        Ok(Bus::new(&link))
+    }
+
+    /// Where the hub is and who comes to it, under this name in its list of connections, with one
+    /// of these permissions.
+    pub(crate) async fn way_to_the_hub(
+        &self,
+        name: &str,
+        may: &[Permission],
+    ) -> Result<ConnectOptions, Failure> {
         let credentials = self.credentials().await?;
         // The hub would refuse it too, but by silence.
         if !may.contains(&credentials.permission()) {
@@ -58,12 +70,10 @@ impl Context {
             .next("--credentials FILE with the operator.creds of the hub's FLEET_HOME"));
         }
         let urls = self.settings.hub().map(str::to_owned);
-        let options = ConnectOptions {
+        Ok(ConnectOptions {
             urls: urls.into_iter().collect(),
-            ..ConnectOptions::new("fleet", credentials)
-        };
-        let link = connect::connect(&options).await.map_err(no_hub)?;
-        Ok(Bus::new(&link))
+            ..ConnectOptions::new(name, credentials)
+        })
     }
 
     /// The credentials this person acts with: those that were named, or the operator's that the

@@ -15,6 +15,7 @@ mod place;
 mod prefix;
 mod private_file;
 mod read;
+mod remarks;
 mod service;
 mod words;
 
@@ -190,7 +191,7 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
             Verb::Cancel(args) => cmd::cancel::run(args, cx).await,
             Verb::Machines(args) => cmd::machines::run(args, cx).await,
             Verb::Flow(args) => cmd::flow::run(args, cx).await,
-            Verb::Tui => cmd::tui::run(cx).await,
+            Verb::Tui(args) => cmd::tui::run(args, cx).await,
             // The rest was handled by the caller, without a runtime.
             Verb::Down
             | Verb::Hub(Hub::InstallServer | Hub::Credentials { .. })
@@ -219,7 +220,7 @@ fn log_to_stderr(verbose: u8, service: bool) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(color)
-        .with_writer(std::io::stderr)
+        .with_writer(|| remarks::Remarks)
         .init();
 }
 

@@ -158,13 +158,15 @@ impl Tail {
             if status.wait_for(up).await.is_err() {
                 return std::future::pending().await;
             }
-            self.connects = status.borrow_and_update().connects;
+            let connects = status.borrow_and_update().connects;
             let from = match self.last_seq {
                 0 => self.start,
                 seq => From::Seq(seq + 1),
             };
             match Box::pin(consumer(&self.bus, &self.stream, &self.filters, from)).await {
                 Ok((messages, pending)) => {
+                    // Only now: whoever drops this future half-way and calls again begins anew.
+                    self.connects = connects;
                     self.messages = messages;
                     if pending == 0 && !self.caught_up {
                         self.caught_up = true;

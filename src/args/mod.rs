@@ -110,7 +110,7 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Config(Config),
     /// The console
-    Tui,
+    Tui(Tui),
     /// Print a script that completes fleet's commands in a shell
     #[command(
         after_help = "Examples:\n  fleet completions bash > ~/.local/share/bash-completion/completions/fleet\n  fleet completions zsh > \"${fpath[1]}/_fleet\"\n  fleet completions fish > ~/.config/fish/completions/fleet.fish"
@@ -201,6 +201,14 @@ pub(crate) struct Up {
     /// Set for the process in the background
     #[arg(long, hide = true)]
     pub(crate) background: bool,
+}
+
+/// `fleet tui`
+#[derive(Debug, Default, Args)]
+pub(crate) struct Tui {
+    /// Write ASCII only, for terminals that show other glyphs too wide or not at all
+    #[arg(long)]
+    pub(crate) ascii: bool,
 }
 
 /// `fleet hub`

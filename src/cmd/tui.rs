@@ -2,10 +2,13 @@
 
 use std::io::IsTerminal;
 
-use crate::args::Flow;
-use crate::cmd::flow;
-use crate::context::Context;
+use fleet_nats::hub::Permission;
+use fleet_tui::{ConsoleStyle, Left, Options, TuiError};
+
+use crate::args::Tui;
+use crate::context::{self, Context};
 use crate::failure::{Failure, Outcome};
+use crate::remarks::Hold;
 
 /// Whether there is a terminal to draw on.
 pub(crate) fn possible(cx: &Context) -> bool {
@@ -13,24 +16,39 @@ pub(crate) fn possible(cx: &Context) -> bool {
 }
 
 /// Shows the console until the person leaves it.
-pub(crate) async fn run(cx: &mut Context) -> Outcome {
-    if !possible(cx) {
-        return Err(
-            Failure::usage("the console needs a terminal").next("fleet flow -f, or fleet machines")
-        );
+pub(crate) async fn run(args: &Tui, cx: &mut Context) -> Outcome {
+    if !cx.output.is_plain() && !possible(cx) {
+        return Err(Failure::usage("the console needs a terminal")
+            .next("fleet tui --plain, or fleet flow -f"));
     }
-    show(cx).await?;
-    Ok(0)
+    let left = show(args, cx).await?;
+    Ok(match left {
+        Left::Quit => 0,
+        Left::Signal(number) => u8::try_from(128 + number).unwrap_or(u8::MAX),
+    })
 }
 
-/// The console, for `tui` and `up`. Until there is one, it is the live stream of events.
-pub(crate) async fn show(cx: &mut Context) -> Result<(), Failure> {
-    let args = Flow {
-        follow: true,
-        since: None,
-        machine: None,
-        kind: None,
-        job: None,
+/// The console, for `tui` and `up`.
+pub(crate) async fn show(args: &Tui, cx: &mut Context) -> Result<Left, Failure> {
+    let environment = &cx.environment;
+    let color = cx.settings.color();
+    let options = Options {
+        connect: cx
+            .way_to_the_hub("fleet tui", &[Permission::Viewer, Permission::Operator])
+            .await?,
+        name: String::new(),
+        style: ConsoleStyle {
+            colour: color.enabled(true, environment.no_color, environment.dumb),
+            ascii: args.ascii,
+            plain: cx.output.is_plain(),
+        },
     };
-    flow::run(&args, cx).await.map(drop)
+    let _hold = (!options.style.plain).then(Hold::begin);
+    fleet_tui::run(options).await.map_err(|error| match error {
+        TuiError::Connect(error) => context::no_hub(error),
+        TuiError::Terminal(_) => {
+            Failure::usage(error.to_string()).next("fleet tui --plain, or fleet flow -f")
+        }
+        TuiError::Source => Failure::internal(error.to_string()),
+    })
 }

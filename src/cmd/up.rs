@@ -6,7 +6,7 @@ use std::time::Instant;
 use fleet_agent::agent::Stop;
 use fleet_contract::ids::MachineId;
 
-use crate::args::Up;
+use crate::args::{Tui, Up};
 use crate::cmd::tui;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -195,7 +195,7 @@ async fn until_stopped(
         }
         shown = async {
             if console {
-                tui::show(cx).await
+                tui::show(&Tui::default(), cx).await.map(drop)
             } else {
                 std::future::pending().await
             }

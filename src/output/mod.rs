@@ -70,6 +70,11 @@ pub(crate) trait Output {
     fn is_json(&self) -> bool {
         false
     }
+
+    /// Whether answers are text that only grows.
+    fn is_plain(&self) -> bool {
+        false
+    }
 }
 
 /// For people: colours, tables as wide as the terminal, ages.
@@ -116,6 +121,10 @@ impl<W: Write> Output for Plain<W> {
 
     fn note(&mut self, remark: &str) {
         note(remark);
+    }
+
+    fn is_plain(&self) -> bool {
+        true
     }
 }
 

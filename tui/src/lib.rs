@@ -6,10 +6,6 @@
 
 mod app;
 #[cfg(any(test, feature = "demo"))]
-#[cfg_attr(
-    not(feature = "demo"),
-    expect(dead_code, reason = "tests use a part of it")
-)]
 pub mod demo;
 mod keymap;
 mod log;
@@ -38,7 +34,7 @@ use crate::theme::Look;
 pub struct Options {
     /// Who looks, and where the hub is. The console waits for the hub for ever.
     pub connect: ConnectOptions,
-    /// What the fleet is called, in the header; may be empty.
+    /// What the fleet is called, in the header; empty for the hub's address.
     pub name: String,
     /// How it looks.
     pub style: ConsoleStyle,
@@ -95,7 +91,15 @@ pub async fn run(options: Options) -> Result<Left, TuiError> {
         ascii: options.style.ascii,
     };
     let hub = text::escape(&hubs.join(", ")).into_owned();
-    let model = Model::new(clock.now(), TimeZone::system(), options.name, hub, look);
+    // The frame says which fleet this is, by its address where it has no name.
+    let name = match options.name.as_str() {
+        "" => hubs
+            .first()
+            .map_or("", |url| url.trim_start_matches("nats://")),
+        name => name,
+    };
+    let name = name.to_owned();
+    let model = Model::new(clock.now(), TimeZone::system(), name, hub, look);
     if options.style.plain {
         plain::drive(model, source, clock).await
     } else {

@@ -13,6 +13,9 @@ use jiff::tz::TimeZone;
 use crate::log::Log;
 use crate::theme::Look;
 
+/// A link that is up and says nothing for so long is not believed: the hub is asked every 5 s.
+const SILENCE: Duration = Duration::from_millis(6500);
+
 /// Marks among the events that the console itself made.
 const MARKS_MAX: usize = 100;
 
@@ -99,7 +102,7 @@ pub(crate) struct Link {
     pub(crate) ever: bool,
     /// Since when it is as it is.
     pub(crate) since: Time,
-    /// When what is shown was true last.
+    /// When the hub was heard last: what is shown was true then.
     pub(crate) as_of: Time,
     /// The readers of journal, presence and flow.
     pub(crate) readers: [Progress; 3],
@@ -126,13 +129,15 @@ pub(crate) enum Phase {
     CatchingUp { read: u64, of: u64 },
     /// Everything is shown as it happens.
     Live,
+    /// The link is there, but the hub has not answered for longer than it should.
+    Silent,
     /// The link went away.
     Down,
 }
 
 impl Link {
-    /// How true what is shown is.
-    pub(crate) fn phase(&self) -> Phase {
+    /// How true what is shown is, silence aside.
+    fn phase(&self) -> Phase {
         match (self.up, self.ever) {
             (false, false) => Phase::Connecting,
             (false, true) => Phase::Down,
@@ -285,15 +290,23 @@ impl Model {
     /// The time by which states are judged: what a machine was when the link went away is all that
     /// is known of it.
     pub(crate) fn as_of(&self) -> Time {
-        match self.link.phase() {
+        match self.phase() {
             Phase::Live => self.now,
             _ => self.link.as_of,
         }
     }
 
+    /// How true what is shown is.
+    pub(crate) fn phase(&self) -> Phase {
+        match self.link.phase() {
+            Phase::Live if self.now.since(self.link.as_of) > SILENCE => Phase::Silent,
+            phase => phase,
+        }
+    }
+
     /// Whether what is shown may be no longer true.
     pub(crate) fn is_dated(&self) -> bool {
-        self.link.phase() == Phase::Down
+        matches!(self.phase(), Phase::Down | Phase::Silent)
     }
 
     /// Records of the journal that the hub has and this console has not.

@@ -33,7 +33,7 @@ impl Told {
     /// The lines that are new in the model; the state only where `settled`.
     pub(crate) fn lines(&mut self, model: &Model, settled: bool) -> Vec<String> {
         let mut lines = Vec::new();
-        let live = model.link.phase() == Phase::Live;
+        let live = model.phase() == Phase::Live;
         if live && !self.live {
             self.live = true;
             if self.event.is_none() {
@@ -95,14 +95,19 @@ fn event_line(model: &Model, event: &Event) -> String {
 fn state(model: &Model) -> String {
     let line = state_line(model);
     let counts = line.split(model.look.dot()).map(str::trim);
-    match model.link.phase() {
+    match model.phase() {
         Phase::Live => format!("live: {}", counts.take(1).collect::<String>()),
         Phase::CatchingUp { .. } => "catching up".to_owned(),
         Phase::Connecting => format!("connecting to {}", model.hub),
-        Phase::Down => {
+        phase => {
+            let what = if phase == Phase::Down {
+                "bus down"
+            } else {
+                "no answer from the hub"
+            };
             let as_of = clock(model.link.as_of, &model.zone);
             let last = counts.skip(1).take(1).collect::<String>();
-            format!("bus down, last known as of {as_of}: {last}")
+            format!("{what}, last known as of {as_of}: {last}")
         }
     }
 }

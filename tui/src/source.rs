@@ -131,12 +131,12 @@ impl Clocks {
 }
 
 async fn run(link: Link, msgs: mpsc::Sender<Msg>, mut cmds: mpsc::Receiver<Cmd>) {
-    let bus = Bus::new(link.client().clone());
+    let bus = Bus::new(&link);
     let mut status = link.status();
     let positions = Positions::default();
     let mut log = None;
     loop {
-        let Ok(()) = until_up(&link, &msgs, &mut status, &mut cmds, &mut log).await else {
+        let Ok(connects) = until_up(&link, &msgs, &mut status, &mut cmds, &mut log).await else {
             return;
         };
         let error = tokio::select! {
@@ -144,7 +144,7 @@ async fn run(link: Link, msgs: mpsc::Sender<Msg>, mut cmds: mpsc::Receiver<Cmd>)
                 Ended::Gone => return,
                 Ended::Failed(error) => Some(error),
             },
-            error = until_down(&mut status) => error,
+            error = until_down(&mut status, connects) => error,
         };
         let still_up = link.is_connected();
         let down = Msg::Link {
@@ -161,23 +161,26 @@ async fn run(link: Link, msgs: mpsc::Sender<Msg>, mut cmds: mpsc::Receiver<Cmd>)
     }
 }
 
-/// Waits for the link, telling every change of what is known of it.
+/// Waits for the link, telling every change of what is known of it; how often it was made so far.
 async fn until_up(
     link: &Link,
     msgs: &mpsc::Sender<Msg>,
     status: &mut watch::Receiver<LinkStatus>,
     cmds: &mut mpsc::Receiver<Cmd>,
     log: &mut Option<JobId>,
-) -> Result<(), Gone> {
+) -> Result<u64, Gone> {
     let mut ready = std::pin::pin!(link.ready());
     loop {
         tokio::select! {
             up = &mut ready => {
-                let slow_drops = status.borrow_and_update().slow_drops;
+                let (slow_drops, connects) = {
+                    let now = status.borrow_and_update();
+                    (now.slow_drops, now.connects)
+                };
                 match up {
                     Ok(()) => {
                         msgs.send(Msg::Link { up: true, error: None, slow_drops }).await?;
-                        return Ok(());
+                        return Ok(connects);
                     }
                     Err(error) => {
                         msgs.send(Msg::Hopeless(error.to_string())).await?;
@@ -210,10 +213,10 @@ fn want(log: &mut Option<JobId>, cmd: Cmd) {
     }
 }
 
-/// Waits until the link is gone; the last error.
-async fn until_down(status: &mut watch::Receiver<LinkStatus>) -> Option<String> {
+/// Waits until the link is gone, or was for a moment; the last error.
+async fn until_down(status: &mut watch::Receiver<LinkStatus>, connects: u64) -> Option<String> {
     let down = status
-        .wait_for(|s| s.state != LinkState::Connected)
+        .wait_for(|s| s.state != LinkState::Connected || s.connects > connects)
         .await
         .map(|s| s.last_error.clone());
     down.unwrap_or_default()

@@ -16,11 +16,25 @@ const SIDE_STEP: usize = 8;
 pub(crate) fn update(model: &mut Model, now: Time, msg: Msg) -> Vec<Cmd> {
     // A clock that is set back would make things younger than they are.
     model.now = model.now.max(now);
-    let cmds = take(model, msg);
-    if model.link.phase() == Phase::Live {
+    if is_from_the_hub(&msg) {
         model.link.as_of = model.now;
     }
-    cmds
+    take(model, msg)
+}
+
+/// Whether the hub has to be there for this to come.
+fn is_from_the_hub(msg: &Msg) -> bool {
+    match msg {
+        Msg::Opened(_)
+        | Msg::Facts { .. }
+        | Msg::CaughtUp(_)
+        | Msg::Probe { .. }
+        | Msg::Reset
+        | Msg::Log { .. }
+        | Msg::LogCaughtUp(_) => true,
+        Msg::Link { up, .. } => *up,
+        Msg::Hopeless(_) | Msg::Key(_) | Msg::Resize(..) | Msg::Tick => false,
+    }
 }
 
 fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
@@ -87,13 +101,12 @@ fn progress(model: &mut Model, reader: Reader) -> &mut Progress {
 }
 
 fn caught_up(model: &mut Model, reader: Reader) {
-    let was_live = model.link.phase() == Phase::Live;
+    let was_live = model.phase() == Phase::Live;
     let progress = progress(model, reader);
     progress.caught_up = true;
     progress.left = 0;
     let missed: u64 = model.link.readers.iter().map(|r| r.read).sum();
-    if let (false, Phase::Live, Some(down)) = (was_live, model.link.phase(), model.link.down_since)
-    {
+    if let (false, Phase::Live, Some(down)) = (was_live, model.phase(), model.link.down_since) {
         model.link.down_since = None;
         let took = span(model.now.since(down));
         model.mark(format!(
@@ -116,7 +129,7 @@ fn link(model: &mut Model, up: bool, error: Option<String>, slow_drops: u64) {
             link.rtt = None;
             link.down_since = link.down_since.or(Some(model.now));
             let seq = text::thousands(model.fleet.journal_seq());
-            model.mark(format!("bus down: nothing after record {seq} is known"));
+            model.mark(format!("bus down after record {seq}"));
         }
     }
     model.link.error = if up { None } else { error };

@@ -41,7 +41,9 @@ pub(crate) fn pane(
         .border_style(look.style(if focused { Role::Accent } else { Role::Dim }))
         .title(Span::styled(
             format!(" {title} "),
-            look.style(role).add_modifier(Modifier::BOLD),
+            look.style(role)
+                .add_modifier(Modifier::BOLD)
+                .remove_modifier(Modifier::DIM),
         ));
     if !right.is_empty() && title.width() + right.width() + 4 <= room {
         let right = Span::styled(format!(" {right} "), look.style(Role::Dim));

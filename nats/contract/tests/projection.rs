@@ -1,6 +1,8 @@
 //! The projection: what is folded first, twice or from which stream does not matter, and its
 //! orders and counts agree with its jobs.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@ use fleet_contract::projection::{place, span};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
 
 use super::{dispatches, machines, words};
 use crate::log::Origin;
@@ -32,7 +33,7 @@ fn lines(buf: &mut Buffer, area: Rect, lines: &[Line<'_>]) {
 }
 
 /// The state in glyph and word, then what there is to know beside it.
-fn state_line(model: &Model, job: &Job) -> Line<'static> {
+fn state_line(model: &Model, job: &Job, width: u16) -> Line<'static> {
     let word = job.state.word();
     let (glyph, role) = model.look.job(word);
     let style = model.look.style(role);
@@ -42,15 +43,19 @@ fn state_line(model: &Model, job: &Job) -> Line<'static> {
         ""
     };
     let age = words::age(model.now, job.changed_at);
+    let state = format!("{glyph} {was}{word}");
+    let since = match age.as_str() {
+        "now" => " now  ".to_owned(),
+        age => format!(" for {age}  "),
+    };
+    let room = usize::from(width).saturating_sub(1 + state.width() + since.width());
     let note = words::note(model, job);
+    let note = text::clip(&text::escape(&note), room, model.look.ellipsis());
     Line::from(vec![
         Span::raw(" "),
-        Span::styled(format!("{glyph} {was}{word}"), style),
-        Span::styled(
-            format!(" for {age}  ").replace("for now", "now"),
-            model.look.style(Role::Dim),
-        ),
-        Span::raw(text::escape(&note).into_owned()),
+        Span::styled(state, style),
+        Span::styled(since, model.look.style(Role::Dim)),
+        Span::raw(note),
     ])
 }
 
@@ -81,7 +86,7 @@ pub(super) fn selected(model: &Model, area: Rect, buf: &mut Buffer) {
         buf,
         inner,
         &[
-            state_line(model, job),
+            state_line(model, job, inner.width),
             Line::styled(path, look.style(Role::Dim)),
         ],
     );
@@ -94,7 +99,7 @@ pub(super) fn job(model: &Model, detail: &JobDetail, area: Rect, buf: &mut Buffe
         let inner = widget::pane(buf, area, look, true, "Dispatch", "");
         return dispatches::teach(buf, inner, look, "this job is no longer kept");
     };
-    let facts = facts(model, job);
+    let facts = facts(model, job, area.width.saturating_sub(2));
     let wanted = u16::try_from(facts.len()).unwrap_or(u16::MAX);
     let most = (area.height / 2).max(3);
     let [top, bottom] = Layout::vertical([
@@ -109,11 +114,11 @@ pub(super) fn job(model: &Model, detail: &JobDetail, area: Rect, buf: &mut Buffe
     log(model, detail, bottom, buf);
 }
 
-fn facts(model: &Model, job: &Job) -> Vec<Line<'static>> {
+fn facts(model: &Model, job: &Job, width: u16) -> Vec<Line<'static>> {
     let zone = &model.zone;
     let spec = &job.spec;
     let mut facts = vec![
-        state_line(model, job),
+        state_line(model, job, width),
         fact(model, "command", &spec.command.join(" ")),
         fact(
             model,

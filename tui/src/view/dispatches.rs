@@ -32,7 +32,7 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         &text::thousands(all as u64),
     );
     if all == 0 {
-        let text = match model.link.phase() {
+        let text = match model.phase() {
             Phase::Live => "no jobs yet: fleet dispatch -- make test",
             phase => not_known(phase),
         };
@@ -145,7 +145,7 @@ pub(super) fn not_known(phase: Phase) -> &'static str {
     match phase {
         Phase::Connecting => "not known yet: no link to the hub",
         Phase::CatchingUp { .. } => "not known yet: still reading what is there",
-        Phase::Live | Phase::Down => "none were known when the bus went down",
+        Phase::Live | Phase::Down | Phase::Silent => "none were known when the bus went down",
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let inner = widget::pane(buf, area, look, focused, &title, &right);
     let events = model.fleet.events();
     if events.is_empty() && model.marks.is_empty() {
-        let text = match model.link.phase() {
+        let text = match model.phase() {
             Phase::Live => "nothing happened in the last hour",
             phase => dispatches::not_known(phase),
         };

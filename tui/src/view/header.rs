@@ -101,7 +101,7 @@ fn link(model: &Model) -> Vec<Part> {
     let link = &model.link;
     let dot = if model.look.ascii { "*" } else { "●" };
     let at = |time| words::clock(time, &model.zone);
-    match link.phase() {
+    match model.phase() {
         Phase::Connecting => {
             let since = words::stopwatch(model.now.since(link.since));
             vec![part(format!("CONNECTING {since}"), Role::Warn, 0)]
@@ -110,6 +110,13 @@ fn link(model: &Model) -> Vec<Part> {
             let since = words::stopwatch(model.now.since(link.since));
             vec![
                 part(format!("BUS DOWN {since}"), Role::Bad, 0),
+                part(format!("AS OF {}", at(link.as_of)), Role::Warn, 1),
+            ]
+        }
+        Phase::Silent => {
+            let since = words::stopwatch(model.now.since(link.as_of));
+            vec![
+                part(format!("NO ANSWER {since}"), Role::Bad, 0),
                 part(format!("AS OF {}", at(link.as_of)), Role::Warn, 1),
             ]
         }
@@ -211,7 +218,7 @@ fn trouble(model: &Model) -> Option<String> {
     }
     let error = link.error.as_deref().unwrap_or("connection refused");
     let seq = text::thousands(model.fleet.journal_seq());
-    match link.phase() {
+    match model.phase() {
         Phase::Connecting => {
             let why = match &link.error {
                 Some(error) => format!("{error} {} ", model.look.dot()),

@@ -23,7 +23,7 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let right = tallies(model, &machines);
     let inner = widget::pane(buf, area, look, focused, &title, &right);
     if machines.is_empty() {
-        let text = match model.link.phase() {
+        let text = match model.phase() {
             Phase::Live => "no machines yet: fleet up starts this one, fleet agent run another",
             phase => dispatches::not_known(phase),
         };
@@ -111,9 +111,10 @@ fn row(
     } else {
         format!("{} free", text::bytes(free))
     };
-    let rtt = load
-        .rtt_ms
-        .map_or(String::new(), |ms| format!("{ms:.0} ms"));
+    let rtt = load.rtt_ms.map_or(String::new(), |ms| match ms {
+        ms if ms < 10.0 => format!("{ms:.1} ms"),
+        ms => format!("{ms:.0} ms"),
+    });
     let columns = [
         left(1),
         left(name),
@@ -151,11 +152,12 @@ fn judged_at(model: &Model) -> Time {
 pub(super) fn slots(look: Look, used: u32, all: u32) -> String {
     let (full, free) = look.slots();
     let cells = all.min(BAR);
-    // More slots than cells: the bar is full only when all slots are.
-    let taken = match all {
+    // More slots than cells: the bar is full only when all slots are, and empty when none is.
+    let taken = match used.min(all) {
+        used if all <= BAR => used,
         0 => 0,
-        all if all <= BAR => used.min(all),
-        all => (u64::from(used.min(all)) * u64::from(BAR) / u64::from(all)).min(8) as u32,
+        used if used == all => BAR,
+        used => (u64::from(used) * u64::from(BAR) / u64::from(all)).clamp(1, 7) as u32,
     };
     format!(
         "{}{} {used}/{all}",

@@ -49,13 +49,18 @@ pub(crate) fn state_line(model: &Model) -> String {
     };
     let clock = |time| words::clock(time, &model.zone);
     let dot = model.look.dot();
-    match model.link.phase() {
+    match model.phase() {
         Phase::Live => format!("{counts} {dot} {}", clock(model.now)),
         Phase::Connecting => format!(
             "connecting {}",
             words::stopwatch(model.now.since(model.link.since))
         ),
         Phase::CatchingUp { read, of } => format!("catching up {read}/{of} {dot} {counts}"),
+        Phase::Silent => format!(
+            "no answer {} {dot} {counts} {dot} as of {}",
+            words::stopwatch(model.now.since(model.link.as_of)),
+            clock(model.link.as_of)
+        ),
         Phase::Down => format!(
             "down {} {dot} {counts} {dot} as of {}",
             words::stopwatch(model.now.since(model.link.since)),
@@ -68,7 +73,7 @@ pub(crate) fn state_line(model: &Model) -> String {
 pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
     let look = model.look;
     let width = usize::from(area.width);
-    let role = match model.link.phase() {
+    let role = match model.phase() {
         Phase::Live => Role::Plain,
         _ => Role::Warn,
     };

@@ -108,11 +108,18 @@ pub(super) fn note(model: &Model, job: &Job) -> String {
         JobState::Running {
             open,
             cancel_requested,
-        } => match (cancel_requested, job.attempts.len()) {
-            (true, _) => format!("cancel waits for {}", open.machine),
-            (false, 0 | 1) => String::new(),
-            (false, n) => format!("attempt {n}"),
-        },
+        } => {
+            let machine = model.fleet.machines().get(&open.machine);
+            let state = machine.map(|m| m.state(model.as_of()));
+            match (cancel_requested, state, job.attempts.len()) {
+                (_, Some(state @ (MachineState::Lost | MachineState::Stale)), _) => {
+                    format!("{} is {state}: outcome unknown", open.machine)
+                }
+                (true, _, _) => format!("cancel waits for {}", open.machine),
+                (false, _, 0 | 1) => String::new(),
+                (false, _, n) => format!("attempt {n}"),
+            }
+        }
         JobState::Backoff { until } if *until > now => {
             format!("next attempt in {}", span(until.since(now)))
         }
@@ -179,7 +186,7 @@ pub(super) fn own_causes(presence: &Presence) -> Vec<String> {
     let mut words: Vec<String> = presence
         .degraded
         .iter()
-        .map(|d| format!("{} {}", d.cause.as_str(), d.value))
+        .map(|d| format!("{}: {}", d.cause.as_str(), d.value))
         .collect();
     if presence.contract != WIRE_VERSION {
         words.push(format!("speaks contract {}", presence.contract));

@@ -1,0 +1,169 @@
+//! The source on a real hub: it reads what is there, brings what comes, says when the hub is gone,
+//! and goes on after the last message when it is back.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+
+use fleet_contract::ids::{Lane, Writer};
+use fleet_contract::job::first_record;
+use fleet_contract::outcome::OutputStream;
+use fleet_contract::record::{Cause, Change};
+use fleet_contract::spec::{JobSpec, Target};
+use fleet_nats::bus::Bus;
+use fleet_nats::clock;
+use fleet_nats::connect::{ConnectOptions, connect};
+use fleet_nats::hub::{Hub, HubOptions};
+use fleet_nats::output::ChunkHead;
+use fleet_nats::testing::TestHub;
+use tokio::time::timeout;
+
+use super::*;
+use crate::model::{Cmd, Detail, JobDetail, Phase};
+use crate::source::Source;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A console without a terminal.
+struct Console {
+    model: Model,
+    source: Source,
+}
+
+impl Console {
+    async fn until(&mut self, what: &str, holds: impl Fn(&Model) -> bool) {
+        let waiting = async {
+            while !holds(&self.model) {
+                let msg = self.source.msgs.recv().await.expect("the source goes on");
+                update(&mut self.model, clock::now(), msg);
+            }
+        };
+        let held = timeout(DEADLINE, waiting).await;
+        let shown = text(&draw(&self.model, 120, 36));
+        assert!(held.is_ok(), "not seen in time: {what}\n{shown}");
+    }
+}
+
+async fn hub(home: &Path, port: u16) -> (Hub, Bus, ConnectOptions) {
+    let options = HubOptions {
+        listen: (Ipv4Addr::LOCALHOST, port).into(),
+        ..TestHub::options(home).await
+    };
+    let hub = Hub::start(options).await.unwrap();
+    let mut way = ConnectOptions::new("test console", hub.operator_credentials().clone());
+    way.urls = vec![hub.url()];
+    way.fail_within = Duration::from_secs(20);
+    let link = connect(&way).await.unwrap();
+    let bus = Bus::new(&link);
+    fleet_nats::keeper::prepare(&bus, 1 << 30).await.unwrap();
+    (hub, bus, way)
+}
+
+async fn dispatch(bus: &Bus, name: &str) -> fleet_contract::ids::JobId {
+    let target = Target::Lane(Lane::any());
+    let mut spec = JobSpec::new(
+        vec!["true".to_owned()],
+        target.clone(),
+        clock::now(),
+        "ana@studio".to_owned(),
+    );
+    spec.name = Some(name.to_owned());
+    let queued = Change::Queued {
+        ticket: clock::ticket_id(),
+        target,
+        work_seq: 1,
+        cause: Cause::Dispatch,
+        spec: Some(Box::new(spec)),
+    };
+    let id = clock::job_id();
+    let record = first_record(id, clock::now(), &Writer::Operator, queued).unwrap();
+    bus.append(id, &Writer::Operator, clock::now(), &record)
+        .await
+        .unwrap();
+    id
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_reads_follows_loses_and_finds_the_hub_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (first_hub, bus, way) = hub(folder.path(), port).await;
+    let before = dispatch(&bus, "before").await;
+    bus.beat(&demo::presence("forge", 4, 1, 8, 32), None)
+        .await
+        .unwrap();
+    let mut console = Console {
+        model: blank(COLOUR),
+        source: Source::open(&way).await.unwrap(),
+    };
+    console
+        .until("live", |m| {
+            m.phase() == Phase::Live && m.fleet.jobs().len() == 1 && m.fleet.machines().len() == 1
+        })
+        .await;
+    assert!(console.model.link.rtt.is_some());
+
+    // What comes, and a log from its first line.
+    let after = dispatch(&bus, "after").await;
+    console
+        .until("a new job", |m| m.fleet.job(after).is_some())
+        .await;
+    let attempt = clock::attempt_id();
+    let chunk = |seq| ChunkHead::new(attempt, seq, OutputStream::Stdout, 0, clock::now());
+    let forge = "forge".parse().unwrap();
+    bus.put_chunk(before, &forge, &chunk(1), "one\n".into())
+        .await
+        .unwrap();
+    console.model.detail = Some(Detail::Job(Box::new(JobDetail {
+        id: before,
+        log: crate::log::Log::default(),
+        top: None,
+        left: 0,
+    })));
+    let lines = |m: &Model| match &m.detail {
+        Some(Detail::Job(detail)) => detail.log.len(),
+        _ => 0,
+    };
+    console
+        .source
+        .cmds
+        .send(Cmd::OpenLog(before))
+        .await
+        .unwrap();
+    console.until("its first line", |m| lines(m) == 1).await;
+    bus.put_chunk(before, &forge, &chunk(2), "two\n".into())
+        .await
+        .unwrap();
+    console.until("its next line", |m| lines(m) == 2).await;
+
+    // Gone: nothing is forgotten, everything is dated.
+    first_hub.stop().await.unwrap();
+    console.until("down", |m| m.phase() == Phase::Down).await;
+    assert_eq!(console.model.fleet.jobs().len(), 2);
+
+    // Back, with what happened meanwhile; each message once.
+    let (second_hub, bus, _) = hub(folder.path(), port).await;
+    let meanwhile = dispatch(&bus, "meanwhile").await;
+    bus.put_chunk(before, &forge, &chunk(3), "three\n".into())
+        .await
+        .unwrap();
+    console
+        .until("back", |m| {
+            m.phase() == Phase::Live && m.fleet.job(meanwhile).is_some() && lines(m) == 3
+        })
+        .await;
+    let counters = console.model.fleet.counters();
+    assert_eq!(
+        (counters.records, counters.voids, counters.unreadable),
+        (3, 0, 0)
+    );
+    let marks: Vec<&String> = console.model.marks.values().collect();
+    assert!(marks[0].starts_with("bus down"), "{marks:?}");
+    assert!(marks[1].starts_with("the bus is back"), "{marks:?}");
+    drop(console);
+    second_hub.stop().await.unwrap();
+}

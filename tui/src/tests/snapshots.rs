@@ -1,0 +1,207 @@
+//! Every look of every situation at six sizes, letters and styles, against committed files. With
+//! `FLEET_TUI_BLESS=1` in the environment the files are written anew: look at what changed.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use ratatui::buffer::{Buffer, Cell};
+use ratatui::style::{Color, Modifier};
+
+use super::*;
+
+const SIZES: [(u16, u16); 6] = [(120, 36), (80, 24), (60, 16), (40, 10), (20, 5), (1, 1)];
+
+fn style(cell: &Cell) -> String {
+    let mut style = match cell.fg {
+        Color::Reset => String::new(),
+        colour => colour.to_string().to_lowercase(),
+    };
+    assert_eq!(cell.bg, Color::Reset, "no background is ever painted");
+    for (modifier, letter) in [
+        (Modifier::BOLD, "+bold"),
+        (Modifier::DIM, "+dim"),
+        (Modifier::REVERSED, "+reverse"),
+    ] {
+        if cell.modifier.contains(modifier) {
+            style.push_str(letter);
+        }
+    }
+    style
+}
+
+/// The runs of cells in a row that have a style.
+fn styles(buffer: &Buffer, y: u16) -> String {
+    let mut runs = String::new();
+    let mut x = 0;
+    while x < buffer.area.width {
+        let this = style(&buffer[(x, y)]);
+        let end = (x..buffer.area.width)
+            .find(|x| style(&buffer[(*x, y)]) != this)
+            .unwrap_or(buffer.area.width);
+        if !this.is_empty() {
+            let _ = write!(runs, " {x}-{} {this}", end - 1);
+        }
+        x = end;
+    }
+    runs
+}
+
+fn picture(model: &mut Model) -> String {
+    let mut out = String::new();
+    for (width, height) in SIZES {
+        update(model, model.now, Msg::Resize(width, height));
+        let buffer = draw(model, width, height);
+        let _ = writeln!(out, "== {width}x{height}");
+        let _ = writeln!(out, "{}", text(&buffer));
+        let _ = writeln!(out, "-- styles");
+        for y in 0..height {
+            let runs = styles(&buffer, y);
+            if !runs.is_empty() {
+                let _ = writeln!(out, "{y}:{runs}");
+            }
+        }
+    }
+    out
+}
+
+fn check(name: &str, mut model: Model) {
+    let found = picture(&mut model);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/tests/snapshots")
+        .join(format!("{name}.txt"));
+    if std::env::var_os("FLEET_TUI_BLESS").is_some() {
+        std::fs::write(&file, &found).unwrap();
+    }
+    let expected = std::fs::read_to_string(&file).unwrap_or_default();
+    for (no, (found, expected)) in found.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(found, expected, "{name}, line {}", no + 1);
+    }
+    assert_eq!(found.lines().count(), expected.lines().count(), "{name}");
+}
+
+#[test]
+fn every_situation_looks_as_it_did() {
+    for (name, situation) in [
+        ("live", Situation::Live),
+        ("down", Situation::Down),
+        ("empty", Situation::Empty),
+        ("catching-up", Situation::CatchingUp),
+    ] {
+        check(&format!("{name}-colour"), model(situation, COLOUR));
+        check(&format!("{name}-mono"), model(situation, MONO));
+        check(&format!("{name}-ascii"), model(situation, ASCII));
+    }
+}
+
+#[test]
+fn any_two_situations_differ_in_letters() {
+    for (width, height) in SIZES.into_iter().filter(|size| *size > (4, 4)) {
+        let texts: Vec<String> = SITUATIONS
+            .iter()
+            .map(|s| text(&draw(&model(*s, MONO), width, height)))
+            .collect();
+        for (at, a) in texts.iter().enumerate() {
+            for (b, other) in texts[at + 1..].iter().zip(&SITUATIONS[at + 1..]) {
+                assert_ne!(
+                    a, b,
+                    "{:?} and {other:?} at {width}x{height}",
+                    SITUATIONS[at]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn without_colour_none_is_set_and_the_selection_is_reverse() {
+    for situation in SITUATIONS {
+        let buffer = draw(&model(situation, MONO), 120, 36);
+        assert!(buffer.content.iter().all(|cell| cell.fg == Color::Reset));
+    }
+    let buffer = draw(&model(Situation::Live, MONO), 120, 36);
+    let pointed = (0..36).find(|y| row(&buffer, *y).contains('▸')).unwrap();
+    assert!(buffer[(30, pointed)].modifier.contains(Modifier::REVERSED));
+}
+
+#[test]
+fn ascii_is_ascii() {
+    for situation in SITUATIONS {
+        let mut model = model(situation, ASCII);
+        for help in [false, true] {
+            model.help = help;
+            let text = text(&draw(&model, 120, 36));
+            let foreign = text.chars().find(|c| !c.is_ascii());
+            assert_eq!(foreign, None, "{situation:?}\n{text}");
+        }
+    }
+}
+
+/// Models that show everything there is to show.
+fn all_views() -> Vec<Model> {
+    use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+    let mut models: Vec<Model> = SITUATIONS.map(|s| model(s, COLOUR)).into();
+    let press = |model: &mut Model, code| {
+        let key = KeyEvent::new(code, KeyModifiers::NONE);
+        update(model, now(), Msg::Key(key));
+    };
+    for keys in [
+        vec![KeyCode::Char('?')],
+        vec![KeyCode::Enter],
+        vec![KeyCode::Char('2'), KeyCode::End],
+        vec![KeyCode::Char('3'), KeyCode::Enter],
+        vec![KeyCode::Char('4'), KeyCode::Down, KeyCode::Down],
+    ] {
+        for situation in [Situation::Live, Situation::Down] {
+            let mut model = model(situation, ASCII);
+            keys.iter().for_each(|code| press(&mut model, *code));
+            if let (KeyCode::Enter, Some(job)) = (keys[0], model.selected_job()) {
+                let mut chunk = demo::output(
+                    5,
+                    1,
+                    fleet_contract::outcome::OutputStream::Stdout,
+                    &"漢字 and 🚀 words\tand tabs\n".repeat(200),
+                );
+                chunk.job = job;
+                let chunks = vec![chunk];
+                let left = 3;
+                update(&mut model, now(), Msg::Log { job, chunks, left });
+            }
+            models.push(model);
+        }
+    }
+    assert!(models.iter().any(|m| m.help) && models.iter().any(|m| m.detail.is_some()));
+    models
+}
+
+#[test]
+fn no_size_is_refused_and_none_panics() {
+    let models = all_views();
+    let mut turn = 0;
+    // Nothing changes with more rows than these but how many rows lists have.
+    let rows = (0..=40).chain((41..=150).step_by(7)).collect::<Vec<u16>>();
+    for width in 0..=150 {
+        for &height in &rows {
+            turn += 1;
+            let model = &models[turn % models.len()];
+            let buffer = draw(model, width, height);
+            if width > 0 && height > 0 {
+                // The worst there is to know is never hidden.
+                assert!(!row(&buffer, 0).trim().is_empty(), "{width}x{height}");
+            }
+        }
+    }
+    // Odd ends, with each.
+    for model in &models {
+        for (width, height) in [
+            (1, 1),
+            (2, 400),
+            (400, 2),
+            (39, 8),
+            (40, 7),
+            (40, 8),
+            (99, 24),
+        ] {
+            draw(model, width, height);
+        }
+    }
+}
