@@ -115,32 +115,46 @@ impl Asker {
     }
 }
 
+impl Asker {
+    /// Ends it. A ticket that still arrives goes back to its queue at once.
+    pub async fn withdraw(mut self) {
+        give_back_late(&self.bus, &mut self.answers).await;
+    }
+}
+
 /// A pull that waits at the hub for the next ticket of a queue.
 #[derive(Debug)]
 pub struct Parked {
     replies: Subscriber,
+    /// When the hub has surely given it up, whatever it said.
+    over: tokio::time::Instant,
 }
 
 impl Parked {
     /// What the pull brings; waits up to [`PARK_FOR`].
     pub async fn next(&mut self) -> Pulled {
-        match self.replies.next().await {
-            Some(message) => pulled(&message),
-            None => Pulled::Again,
+        match tokio::time::timeout_at(self.over, self.replies.next()).await {
+            Ok(Some(message)) => pulled(&message),
+            Ok(None) | Err(_) => Pulled::Again,
         }
     }
 
     /// Takes the pull back. A ticket that still arrives goes back to its queue at once: dropped, it
     /// would wait out its whole [`ACK_WAIT`].
     pub async fn withdraw(mut self, bus: &Bus) {
-        if self.replies.drain().await.is_err() {
-            return;
-        }
-        while let Some(message) = self.replies.next().await {
-            if let Pulled::Ticket(delivered) = pulled(&message) {
-                // Nothing more can be done about it: it is delivered again after its wait.
-                let _ = bus.give_back(&delivered).await;
-            }
+        give_back_late(bus, &mut self.replies).await;
+    }
+}
+
+/// Ends a subscription and gives back whatever ticket still arrives on it.
+async fn give_back_late(bus: &Bus, replies: &mut Subscriber) {
+    if replies.drain().await.is_err() {
+        return;
+    }
+    while let Some(message) = replies.next().await {
+        if let Pulled::Ticket(delivered) = pulled(&message) {
+            // Nothing more can be done about it: it is delivered again after its wait.
+            let _ = bus.give_back(&delivered).await;
         }
     }
 }
@@ -260,7 +274,8 @@ impl Bus {
             .publish_with_reply(queue.api.clone(), inbox, body.into())
             .await
             .map_err(|e| closed(&e))?;
-        Ok(Parked { replies })
+        let over = tokio::time::Instant::now() + PARK_FOR + ACK_WAIT;
+        Ok(Parked { replies, over })
     }
 
     /// Acknowledges a ticket and waits until the hub has confirmed it.

@@ -242,7 +242,7 @@ fn agent_failed(error: AgentError) -> Failure {
         AgentError::AlreadyRunning { .. }
         | AgentError::NameTaken { .. }
         | AgentError::File { .. } => Failure::config(text),
-        AgentError::Executor(_) => Failure::internal(text),
+        AgentError::Executor(_) | AgentError::Broken(_) => Failure::internal(text),
         AgentError::Connect(error) => crate::context::no_hub(error),
     }
 }

@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fleet_contract::ids::{InstanceId, MachineId, Writer};
+use fleet_contract::attempt::{Gone, Input};
+use fleet_contract::ids::{AttemptId, InstanceId, MachineId, Writer};
 use fleet_contract::lease::{BootTime, CLAIM_WITHIN, FENCE_AFTER};
+use fleet_contract::machine::Service;
+use fleet_contract::outcome::{Outcome, OutputCount};
 use fleet_nats::bus::Bus;
 use fleet_nats::clock;
 use fleet_nats::connect::{Link, LinkState};
 use fleet_nats::home::Home;
 use tokio::sync::watch;
 
+use super::Stop;
 use super::events::EventSink;
-use super::routes::Routes;
-use crate::executor::ExecutorClient;
+use super::routes::{Routes, Told};
+use crate::executor::{ClientError, ExecutorClient, KillCause};
 
 /// The lease as the agent knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,6 +65,24 @@ impl Held {
     }
 }
 
+/// How often the link's own state is looked at while its events say that it is down.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Pause before the executor is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The end of an attempt that nobody has seen.
+pub(super) fn gone_unknown(reason: &str) -> Gone {
+    let now = clock::now();
+    Gone {
+        outcome: Outcome::Unknown {
+            reason: reason.to_owned(),
+        },
+        output: OutputCount::default(),
+        started_at: now,
+        ended_at: now,
+    }
+}
+
 /// Shared by all parts of one agent.
 pub(super) struct Context {
     pub me: MachineId,
@@ -78,6 +100,8 @@ pub(super) struct Context {
     pub executor: watch::Sender<Option<ExecutorClient>>,
     /// Whether new work is taken.
     pub open: watch::Sender<bool>,
+    /// How the agent is stopping; `Now` once its jobs are being ended.
+    pub stop: watch::Sender<Stop>,
     /// Chunks and results that the hub has not confirmed yet.
     pub spooled: AtomicU64,
     /// Bytes of output that were dropped since the start.
@@ -119,12 +143,36 @@ impl Context {
     /// Waits until the link is up.
     pub(super) async fn connected(&self) {
         let mut status = self.link.status();
-        if status
-            .wait_for(|s| s.state == LinkState::Connected)
-            .await
-            .is_err()
-        {
-            std::future::pending::<()>().await;
+        // The client drops events in a storm of them; its own state is the truth.
+        while !self.link.is_connected() {
+            let up = status.wait_for(|s| s.state == LinkState::Connected);
+            let _ = tokio::time::timeout(LOOK_AGAIN, up).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What the machine does with work.
+    pub(super) fn service(&self) -> Service {
+        match *self.stop.borrow() {
+            Stop::No => Service::Up,
+            Stop::Gracefully | Stop::Now => Service::Draining,
+        }
+    }
+
+    /// Ends the processes of an attempt, however often the executor has to be asked. Where it knows
+    /// no such attempt, nobody will ever tell of its end.
+    pub(super) async fn kill(&self, attempt: AttemptId, cause: KillCause) {
+        loop {
+            match self.executor().await.kill(attempt, cause).await {
+                Ok(()) => return,
+                Err(ClientError::NotKnown(_)) => {
+                    let told =
+                        Told::from(Input::Gone(gone_unknown("its executor does not know it")));
+                    return self.routes.tell(attempt, told).await;
+                }
+                Err(error) => tracing::debug!(%error, %attempt, "not ended yet; asking again"),
+            }
+            tokio::time::sleep(clock::jittered(ASK_AGAIN)).await;
         }
     }
 

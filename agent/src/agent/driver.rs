@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::Stop;
 use super::context::Context;
 use super::pump;
 use super::routes::{Announced, INBOX, Route, Told};
@@ -55,14 +56,16 @@ impl Driver {
         effects: Vec<Effect>,
         delivered: Option<Delivered>,
         slot: Option<OwnedSemaphorePermit>,
+        announced: Announced,
     ) -> JoinHandle<()> {
         let (tell, inbox) = mpsc::channel(INBOX);
-        let (announce, output) = watch::channel(Announced::default());
+        let (announce, output) = watch::channel(announced);
         let route = Route {
             job: attempt.job,
             on_lost: attempt.spec.on_lost,
             inbox: tell,
             output: announce,
+            started: delivered.is_none(),
         };
         context.routes.add(attempt.id, route);
         let driver = Self {
@@ -182,8 +185,8 @@ impl Driver {
                 }
             }
             Effect::Start { token, no } => self.start_process(token, no).await,
-            Effect::Cancel => self.kill(KillCause::Cancel).await,
-            Effect::Fence => self.kill(KillCause::Fence).await,
+            Effect::Cancel => self.kill(KillCause::Cancel),
+            Effect::Fence => self.kill(KillCause::Fence),
             Effect::Forget => self.forget(),
             Effect::Superseded(outcome) => self.superseded(outcome),
             Effect::Done => {}
@@ -235,8 +238,7 @@ impl Driver {
 
     async fn start_process(&mut self, token: u64, no: u32) {
         self.start_pump();
-        let held = *self.context.lease.borrow();
-        let request = StartRequest {
+        let mut request = StartRequest {
             job: self.attempt.job,
             attempt: self.attempt.id,
             token,
@@ -244,20 +246,27 @@ impl Driver {
             machine: self.context.me.clone(),
             spec: self.attempt.spec.clone(),
             env: self.context.env.clone(),
-            fence_at: (self.attempt.spec.on_lost != OnLost::Ask)
-                .then_some(BootTime::from_nanos(held.until().0)),
+            fence_at: None,
         };
         loop {
             let executor = self.context.executor().await;
+            // The lease of this very moment: the executor may have been away for long.
+            let until = self.context.lease.borrow().until();
+            request.fence_at =
+                (self.attempt.spec.on_lost != OnLost::Ask).then_some(BootTime::from_nanos(until.0));
             match executor.start(request.clone()).await {
-                Ok(Start::New) => return,
+                Ok(Start::New) => {
+                    self.started();
+                    return;
+                }
                 Ok(Start::Known(report)) => {
                     for told in super::listen::told_of(&report) {
                         self.own.push_back(told);
                     }
+                    self.started();
                     return;
                 }
-                Err(error @ (ClientError::Frame(_) | ClientError::Failed(_))) => {
+                Err(error @ ClientError::Frame(_)) => {
                     let now = clock::now();
                     let gone = fleet_contract::attempt::Gone {
                         outcome: Outcome::Rejected {
@@ -279,14 +288,19 @@ impl Driver {
         }
     }
 
-    async fn kill(&self, cause: KillCause) {
-        let executor = self.context.executor().await;
-        match executor.kill(self.attempt.id, cause).await {
-            Ok(()) | Err(ClientError::Lost) => {}
-            Err(error) => {
-                tracing::warn!(%error, attempt = %self.attempt.id, "cannot end the attempt yet")
-            }
+    /// The executor has the attempt.
+    fn started(&self) {
+        self.context.routes.started(self.attempt.id);
+        if *self.context.stop.borrow() == Stop::Now {
+            // Its claim was on its way while the others were ended.
+            self.kill(KillCause::Interrupt);
         }
+    }
+
+    /// Ends its processes, beside whatever else happens to it.
+    fn kill(&self, cause: KillCause) {
+        let (context, attempt) = (self.context.clone(), self.attempt.id);
+        tokio::spawn(async move { context.kill(attempt, cause).await });
     }
 
     fn start_pump(&mut self) {

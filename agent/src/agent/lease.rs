@@ -114,7 +114,7 @@ async fn take(context: &Context, host: &str) -> Result<Term, AgentError> {
                     term: seq,
                     held,
                 };
-                hold(context, term.term, sent).await;
+                hold(context, term.term, sent);
                 return Ok(term);
             }
             Err(error) => {
@@ -152,7 +152,7 @@ async fn renew(context: &Context, host: &str, mut term: Term) {
             match context.bus.append_lease(&renewal, term.seq).await {
                 Ok(seq) => {
                     term.seq = seq;
-                    hold(context, term.term, sent).await;
+                    hold(context, term.term, sent);
                     break;
                 }
                 Err(BusError::Moved(_)) => match context.bus.lease(&context.me).await {
@@ -167,27 +167,36 @@ async fn renew(context: &Context, host: &str, mut term: Term) {
     }
 }
 
-/// The lease holds from when the renewal was sent; the executor's fences move with it.
-async fn hold(context: &Context, term: u64, sent: BootTime) {
-    let mut until = BootTime::default();
-    context.lease.send_modify(|held| {
-        *held = held.renewed(term, sent);
-        until = held.until();
-    });
-    let client = context.executor.borrow().clone();
-    let Some(executor) = client else {
-        return;
-    };
-    let fence = crate::executor::BootTime::from_nanos(until.0);
-    for (attempt, on_lost) in context.routes.attempts() {
-        if on_lost != OnLost::Ask {
-            // One that has not started yet, or has ended, is not known there.
-            let _ = executor.fence_at(Some(attempt), Some(fence)).await;
+/// The lease holds from when the renewal was sent.
+fn hold(context: &Context, term: u64, sent: BootTime) {
+    context
+        .lease
+        .send_modify(|held| *held = held.renewed(term, sent));
+}
+
+/// Moves the executor's fences with the lease: always to the newest, and beside the renewals, which
+/// wait for no executor.
+pub(super) async fn fences(context: Arc<Context>) {
+    let mut lease = context.lease.subscribe();
+    loop {
+        let held = *lease.borrow_and_update();
+        if held.term != 0 {
+            let executor = context.executor().await;
+            let fence = crate::executor::BootTime::from_nanos(held.until().0);
+            for (attempt, on_lost) in context.routes.attempts() {
+                if on_lost != OnLost::Ask {
+                    // One that has not started yet, or has ended, is not known there.
+                    let _ = executor.fence_at(Some(attempt), Some(fence)).await;
+                }
+            }
+        }
+        if lease.changed().await.is_err() {
+            return;
         }
     }
 }
 
-/// Gives the lease back: nothing runs here any more.
+/// Gives the lease back, so that another home may take it at once.
 pub(super) async fn release(context: &Context, host: &str) {
     let Ok(Some((
         seq,

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::context::Context;
+use super::context::{Context, gone_unknown};
 use super::routes::{Announced, Told};
-use crate::executor::{AttemptReport, ConnectOptions, ExecutorClient, ExecutorEvent};
+use crate::executor::{AttemptReport, ClientError, ConnectOptions, ExecutorClient, ExecutorEvent};
 
 /// First and longest pause before an executor that is gone is started again.
 const RESTART: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -74,17 +74,41 @@ pub(super) async fn executor(
             &context.me,
             json!({ "pid": client.pid() }),
         ));
-        if let Ok(reports) = client.list().await {
-            for report in reports {
+        // Whoever was started but is not known to the new executor is lost with the old one's disk.
+        let started = context.routes.started_ones();
+        let Some(reports) = list(&client).await else {
+            continue;
+        };
+        context.executor.send_replace(Some(client));
+        for attempt in started {
+            if !reports.iter().any(|report| report.attempt == attempt) {
+                let gone = gone_unknown("its executor went away and left no record of it");
                 context
                     .routes
-                    .announce(report.attempt, announced_of(&report));
-                for told in told_of(&report) {
-                    context.routes.tell(report.attempt, told).await;
-                }
+                    .tell(attempt, Told::from(Input::Gone(gone)))
+                    .await;
             }
         }
-        context.executor.send_replace(Some(client));
+        for report in reports {
+            context
+                .routes
+                .announce(report.attempt, announced_of(&report));
+            for told in told_of(&report) {
+                context.routes.tell(report.attempt, told).await;
+            }
+        }
+    }
+}
+
+/// What the executor knows; none where it is gone again.
+async fn list(client: &ExecutorClient) -> Option<Vec<AttemptReport>> {
+    loop {
+        match client.list().await {
+            Ok(reports) => return Some(reports),
+            Err(ClientError::Lost) => return None,
+            Err(error) => tracing::warn!(%error, "the executor does not list its attempts yet"),
+        }
+        tokio::time::sleep(clock::jittered(RESTART.0)).await;
     }
 }
 

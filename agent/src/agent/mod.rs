@@ -106,6 +106,9 @@ pub enum AgentError {
     /// No executor, no jobs.
     #[error(transparent)]
     Executor(#[from] ClientError),
+    /// A part of the agent ended that never should.
+    #[error("the agent cannot go on without {0}: this is a mistake in fleet; start it again")]
+    Broken(&'static str),
     /// No way to the hub, now or ever.
     #[error(transparent)]
     Connect(#[from] ConnectError),

@@ -201,16 +201,26 @@ fn millis(span: Duration) -> f64 {
 /// What the next beat would say, for whoever asks now.
 pub(super) async fn now(context: &Context) -> Presence {
     let pulse = context.pulse.clone();
-    pulse.presence(context, Service::Up)
+    pulse.presence(context, context.service())
 }
 
 /// Beats for ever, until the context is dropped.
 pub(super) async fn beat(context: Arc<Context>) {
     let pulse = context.pulse.clone();
     let mut told_degraded: Vec<Cause> = Vec::new();
+    write_status(&context, &pulse);
+    // Nothing is said in the machine's name before its lease is held.
+    let mut lease = context.lease.subscribe();
+    if lease.wait_for(|held| held.term != 0).await.is_err() {
+        return;
+    }
+    let detail =
+        json!({ "version": pulse.specs.version, "host": pulse.host, "slots": pulse.slots });
+    let up = NewEvent::of_machine(kind::MACHINE_UP, &context.me, detail);
+    context.events.tell(up);
     loop {
         context.connected().await;
-        let presence = pulse.presence(&context, Service::Up);
+        let presence = pulse.presence(&context, context.service());
         tell_degraded(&context, &presence.degraded, &mut told_degraded);
         let sent = context.bus.beat(&presence, None).await;
         if sent.is_ok() {

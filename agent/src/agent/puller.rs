@@ -221,8 +221,9 @@ impl Puller {
             none => none.insert(self.context.bus.asker().await?),
         };
         let pulled = asker.pull_now(queue).await;
-        if matches!(pulled, Err(BusError::Closed(_))) {
-            self.asker = None;
+        if pulled.is_err() {
+            // Its answer may still come, and would pass for the next one's.
+            self.withdraw_asker();
         }
         pulled
     }
@@ -293,7 +294,14 @@ impl Puller {
         }
     }
 
+    fn withdraw_asker(&mut self) {
+        if let Some(asker) = self.asker.take() {
+            tokio::spawn(asker.withdraw());
+        }
+    }
+
     fn withdraw_all(&mut self) {
+        self.withdraw_asker();
         for (_, parked) in self.parked.drain() {
             let bus: Bus = self.context.bus.clone();
             tokio::spawn(async move { parked.withdraw(&bus).await });

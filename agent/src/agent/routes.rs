@@ -43,6 +43,8 @@ pub(super) struct Route {
     pub on_lost: OnLost,
     pub inbox: mpsc::Sender<Told>,
     pub output: watch::Sender<Announced>,
+    /// Whether the executor has it.
+    pub started: bool,
 }
 
 /// All attempts.
@@ -71,6 +73,22 @@ impl Routes {
         self.table()
             .iter()
             .map(|(id, route)| (*id, route.on_lost))
+            .collect()
+    }
+
+    /// The executor has the attempt.
+    pub(super) fn started(&self, attempt: AttemptId) {
+        if let Some(route) = self.table().get_mut(&attempt) {
+            route.started = true;
+        }
+    }
+
+    /// The attempts that an executor should know.
+    pub(super) fn started_ones(&self) -> Vec<AttemptId> {
+        self.table()
+            .iter()
+            .filter(|(_, route)| route.started)
+            .map(|(id, _)| *id)
             .collect()
     }
 
@@ -108,10 +126,13 @@ impl Routes {
         }
     }
 
-    /// Tells every attempt to read the journal again. One whose inbox is full will read it anyway.
+    /// Tells every attempt to read the journal again. One that has much to do already will read it
+    /// anyway; half of its inbox is for what is told once only.
     pub(super) fn reread_all(&self) {
         for route in self.table().values() {
-            let _ = route.inbox.try_send(Told::Reread);
+            if route.inbox.capacity() > INBOX / 2 {
+                let _ = route.inbox.try_send(Told::Reread);
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ use super::driver::Driver;
 use super::events::{self, EventSink};
 use super::presence::{self, Pulse};
 use super::puller::{self, Offer};
-use super::routes::Routes;
+use super::routes::{Announced, Routes};
 use super::{AgentError, AgentOptions, Stop, lease, listen};
 use crate::executor::{self, ExecutorClient, KillCause};
 
@@ -83,6 +83,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
         lease: watch::Sender::new(Held::default()),
         executor: watch::Sender::new(Some(executor.clone())),
         open: watch::Sender::new(true),
+        stop: watch::Sender::new(Stop::No),
         spooled: AtomicU64::new(0),
         dropped: AtomicU64::new(0),
         beat_soon: Notify::new(),
@@ -106,31 +107,39 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     ));
     parts.spawn(listen::commands(context.clone()));
     parts.spawn(listen::link(context.clone()));
-    parts.spawn(presence::beat(context.clone()));
+    parts.spawn(lease::fences(context.clone()));
     parts.spawn(puller::run(context.clone(), slots.clone(), offers));
+    let mut beat = tokio::spawn(presence::beat(context.clone()));
     let mut lease_part = tokio::spawn(lease::run(context.clone(), context.pulse.host().to_owned()));
-    let detail =
-        json!({ "version": options.version, "host": context.pulse.host(), "slots": options.slots });
-    context
-        .events
-        .tell(NewEvent::of_machine(kind::MACHINE_UP, &context.me, detail));
 
+    let mut hopeless = std::pin::pin!(hopeless(&context));
     let outcome = loop {
         tokio::select! {
             Some(offer) = taken.recv() => attempts.extend(take(&context, offer).await),
-            ended = &mut lease_part => break ended.unwrap_or(Ok(())),
-            too_old = fatal(&context) => break Err(too_old),
+            ended = &mut lease_part => break ended.unwrap_or(Err(AgentError::Broken("its lease"))),
+            error = &mut hopeless => break Err(error),
+            Some(_) = parts.join_next() => break Err(AgentError::Broken("one of its parts")),
+            _ = &mut beat => break Err(AgentError::Broken("its heartbeat")),
             () = reached(&mut stop, Stop::Gracefully) => break Ok(()),
         }
         attempts.retain(|attempt: &JoinHandle<()>| !attempt.is_finished());
     };
     context.open.send_replace(false);
-    lease_part.abort_unless_needed(&outcome);
+    while let Ok(offer) = taken.try_recv() {
+        // It comes back by itself where this does not arrive.
+        let _ = context.bus.give_back(&offer.delivered).await;
+    }
     if outcome.is_ok() {
+        context.stop.send_replace(Stop::Gracefully);
+        context.beat_soon.notify_one();
         wind_down(&context, &options, &mut stop, attempts).await;
+    }
+    // A beat or a renewal after the goodbye would take it back.
+    end(beat).await;
+    end(lease_part).await;
+    if outcome.is_ok() {
         say_goodbye(&context).await;
     }
-    lease_part.abort();
     parts.shutdown().await;
     let client = context.executor.borrow().clone();
     if let Some(executor) = client
@@ -141,16 +150,11 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     outcome
 }
 
-/// Only a release needs the lease held until the end.
-trait AbortUnless {
-    fn abort_unless_needed(&self, outcome: &Result<(), AgentError>);
-}
-
-impl AbortUnless for JoinHandle<Result<(), AgentError>> {
-    fn abort_unless_needed(&self, outcome: &Result<(), AgentError>) {
-        if outcome.is_err() {
-            self.abort();
-        }
+/// Ends a part and waits until it has ended; one that had is left alone.
+async fn end<T>(part: JoinHandle<T>) {
+    if !part.is_finished() {
+        part.abort();
+        let _ = part.await;
     }
 }
 
@@ -160,7 +164,7 @@ async fn reached(stop: &mut watch::Receiver<Stop>, how: Stop) {
 }
 
 /// Resolves when waiting cannot mend the link: the server is too old, or has no place for us.
-async fn fatal(context: &Context) -> AgentError {
+async fn hopeless(context: &Context) -> AgentError {
     match context.link.ready().await {
         Err(error) => error.into(),
         Ok(()) => std::future::pending().await,
@@ -192,10 +196,10 @@ async fn adopt(
             .then(|| slots.clone().try_acquire_owned().ok())
             .flatten();
         let (attempt, effects) = Attempt::adopt(context.me.clone(), found, gone);
-        attempts.push(Driver::start(context, attempt, effects, None, slot));
-        context
-            .routes
-            .announce(report.attempt, listen::announced_of(&report));
+        let announced = listen::announced_of(&report);
+        attempts.push(Driver::start(
+            context, attempt, effects, None, slot, announced,
+        ));
     }
     Ok(attempts)
 }
@@ -236,6 +240,7 @@ async fn take(context: &Arc<Context>, offer: Offer) -> Option<JoinHandle<()>> {
         effects,
         Some(delivered),
         Some(slot),
+        Announced::default(),
     ))
 }
 
@@ -257,12 +262,11 @@ async fn wind_down(
         () = tokio::time::sleep(options.grace) => {}
         () = reached(stop, Stop::Now) => {}
     }
-    let client = context.executor.borrow().clone();
-    if let Some(executor) = client {
-        for (attempt, _) in context.routes.attempts() {
-            // One that ended meanwhile is not known any more.
-            let _ = executor.kill(attempt, KillCause::Interrupt).await;
-        }
+    context.stop.send_replace(Stop::Now);
+    let mut kills = JoinSet::new();
+    for (attempt, _) in context.routes.attempts() {
+        let context = context.clone();
+        kills.spawn(async move { context.kill(attempt, KillCause::Interrupt).await });
     }
     let within = fleet_contract::spec::KILL_GRACE + ENDING_MARGIN + RESULTS_WITHIN;
     if tokio::time::timeout(within, done(&mut all)).await.is_err() {
@@ -281,6 +285,7 @@ async fn say_goodbye(context: &Context) {
                 .put_event(context.me.as_str(), &offline, &context.boot, u64::MAX >> 1);
         let (_, said) = tokio::join!(event, presence::goodbye(context));
         lease::release(context, context.pulse.host()).await;
+        context.events.flush().await;
         said
     };
     match tokio::time::timeout(GOODBYE_WITHIN, goodbye).await {

@@ -104,6 +104,9 @@ pub enum ClientError {
     /// It cannot be forgotten yet.
     #[error("attempt {0} has not ended")]
     Running(AttemptId),
+    /// It is about to end and takes no more; the next one will.
+    #[error("the executor is about to end: ask the next one")]
+    Stopping,
     /// It could not do it.
     #[error("{0}")]
     Failed(String),
@@ -370,6 +373,7 @@ fn done(reply: Reply) -> Result<(), ClientError> {
 fn unexpected(reply: Reply) -> ClientError {
     match reply {
         Reply::Failed { reason } => ClientError::Failed(reason),
+        Reply::Stopping => ClientError::Stopping,
         _ => ClientError::Failed("the executor answered something else".to_owned()),
     }
 }

@@ -238,6 +238,8 @@ pub(crate) enum Reply {
     Ended {
         records: Vec<EndedRecord>,
     },
+    /// The executor is about to end and takes no more: the next one will.
+    Stopping,
     Failed {
         reason: String,
     },

@@ -337,9 +337,7 @@ impl Server {
             Request::Start(request) => match self.engine.start(*request, None) {
                 StartResult::New => Reply::Done,
                 StartResult::Known(report) => Reply::Known(report),
-                StartResult::Stopping => Reply::Failed {
-                    reason: "the executor is about to end and takes no more".to_owned(),
-                },
+                StartResult::Stopping => Reply::Stopping,
             },
             Request::Kill { attempt, cause } => done_if(self.engine.kill(attempt, cause)),
             Request::FenceAt { attempt, at } => done_if(self.engine.fence_at(attempt, at)),
