@@ -25,7 +25,7 @@ const WRONG_LAST_SEQUENCE: u64 = 10071;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BusError {
     /// No answer: nobody knows whether it happened.
-    #[error("no answer from the hub for {what} within {} s", .within.as_secs_f32())]
+    #[error("no answer from the hub for {what} (waited up to {} s)", .within.as_secs_f32())]
     NoAnswer {
         /// What was asked.
         what: String,
@@ -389,12 +389,18 @@ impl Bus {
         within: Duration,
     ) -> Result<Message, BusError> {
         // The client's own time-out does not cover the wait for a place in its queue while the link
-        // is down.
+        // is down; and a request that was under way when the link broke gets no answer ever.
         let answer = tokio::time::timeout(
             within,
             self.client.send_request(subject.to_owned(), request),
-        )
-        .await;
+        );
+        let mut status = self.status();
+        let disconnects = status.borrow().disconnects;
+        let answer = tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = broken(&mut status, disconnects) => return Err(no_answer(subject, within)),
+        };
         match answer {
             Ok(Ok(message)) => Ok(message),
             Err(_) => Err(no_answer(subject, within)),
@@ -453,6 +459,14 @@ impl Default for Store<'_> {
             headers: &[],
             within: ANSWER_WITHIN,
         }
+    }
+}
+
+/// Resolves when the link has broken since it had broken `disconnects` times.
+pub(crate) async fn broken(status: &mut watch::Receiver<LinkStatus>, disconnects: u64) {
+    let broken = status.wait_for(|s| s.disconnects > disconnects).await;
+    if broken.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

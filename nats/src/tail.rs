@@ -10,9 +10,8 @@ use async_nats::jetstream::consumer::{Consumer, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::{self, Message};
 use fleet_contract::time::Time;
 use futures_util::StreamExt;
-use tokio::sync::watch;
 
-use crate::bus::{ANSWER_WITHIN, Bus, BusError, Stored, is_smuggled};
+use crate::bus::{ANSWER_WITHIN, Bus, BusError, Stored, broken, is_smuggled};
 use crate::connect::{LinkState, LinkStatus};
 
 /// Where a reader begins.
@@ -75,8 +74,8 @@ pub struct Tail {
     left: u64,
     ready: VecDeque<Next>,
     last_seq: u64,
-    /// Connections of the link when its consumer was made.
-    connects: u64,
+    /// How often the link had broken when its consumer was made.
+    disconnects: u64,
 }
 
 impl std::fmt::Debug for Tail {
@@ -105,7 +104,7 @@ impl Tail {
             From::New => From::Seq(bus.usage(stream).await?.last_seq + 1),
             other => other,
         };
-        let connects = bus.status().borrow().connects;
+        let disconnects = bus.status().borrow().disconnects;
         let (messages, pending) = Box::pin(consumer(bus, stream, filters, start)).await?;
         let mut ready = VecDeque::new();
         if pending == 0 {
@@ -121,7 +120,7 @@ impl Tail {
             left: pending,
             ready,
             last_seq: 0,
-            connects,
+            disconnects,
         })
     }
 
@@ -135,7 +134,7 @@ impl Tail {
                 return Ok(next);
             }
             let mut status = self.bus.status();
-            let connects = self.connects;
+            let disconnects = self.disconnects;
             tokio::select! {
                 message = self.messages.next() => match message {
                     None => return Err(BusError::Closed("the reader ended".to_owned())),
@@ -144,7 +143,7 @@ impl Tail {
                     Some(Ok(message)) => self.take(&message)?,
                 },
                 // The client would notice only after 15 s that the hub has forgotten its consumer.
-                () = reconnected(&mut status, connects) => self.reopen().await,
+                () = broken(&mut status, disconnects) => self.reopen().await,
             }
         }
     }
@@ -158,7 +157,7 @@ impl Tail {
             if status.wait_for(up).await.is_err() {
                 return std::future::pending().await;
             }
-            let connects = status.borrow_and_update().connects;
+            let disconnects = status.borrow_and_update().disconnects;
             let from = match self.last_seq {
                 0 => self.start,
                 seq => From::Seq(seq + 1),
@@ -166,7 +165,7 @@ impl Tail {
             match Box::pin(consumer(&self.bus, &self.stream, &self.filters, from)).await {
                 Ok((messages, pending)) => {
                     // Only now: whoever drops this future half-way and calls again begins anew.
-                    self.connects = connects;
+                    self.disconnects = disconnects;
                     self.messages = messages;
                     if pending == 0 && !self.caught_up {
                         self.caught_up = true;
@@ -214,12 +213,6 @@ impl Tail {
             self.ready.push_back(Next::CaughtUp);
         }
         Ok(())
-    }
-}
-
-async fn reconnected(status: &mut watch::Receiver<LinkStatus>, connects: u64) {
-    if status.wait_for(|s| s.connects > connects).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 
