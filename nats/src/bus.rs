@@ -464,7 +464,10 @@ impl Default for Store<'_> {
 
 /// Resolves when the link has broken since it had broken `disconnects` times.
 pub(crate) async fn broken(status: &mut watch::Receiver<LinkStatus>, disconnects: u64) {
-    let broken = status.wait_for(|s| s.disconnects > disconnects).await;
+    let broken = status
+        .wait_for(|s| s.disconnects > disconnects)
+        .await
+        .map(drop);
     if broken.is_err() {
         std::future::pending::<()>().await;
     }

@@ -22,7 +22,7 @@ use super::Stop;
 use super::context::Context;
 use super::pump;
 use super::routes::{Announced, INBOX, Route, Told};
-use crate::executor::{BootTime, ClientError, KillCause, Start, StartRequest};
+use crate::executor::{ClientError, KillCause, Start, StartRequest};
 
 /// Pause before something that brought no answer is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -252,8 +252,7 @@ impl Driver {
             let executor = self.context.executor().await;
             // The lease of this very moment: the executor may have been away for long.
             let until = self.context.lease.borrow().until();
-            request.fence_at =
-                (self.attempt.spec.on_lost != OnLost::Ask).then_some(BootTime::from_nanos(until.0));
+            request.fence_at = (self.attempt.spec.on_lost != OnLost::Ask).then_some(until);
             match executor.start(request.clone()).await {
                 Ok(Start::New) => {
                     self.started();

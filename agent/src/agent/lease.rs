@@ -182,7 +182,7 @@ pub(super) async fn fences(context: Arc<Context>) {
         let held = *lease.borrow_and_update();
         if held.term != 0 {
             let executor = context.executor().await;
-            let fence = crate::executor::BootTime::from_nanos(held.until().0);
+            let fence = held.until();
             for (attempt, on_lost) in context.routes.attempts() {
                 if on_lost != OnLost::Ask {
                     // One that has not started yet, or has ended, is not known there.

@@ -19,7 +19,7 @@ use rustix::process::Pid;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::boot::BootTime;
+use super::boot::{BootTime, boot_now};
 use super::log::{Chunk, LogReader, LogWriter};
 use super::orphans::Orphans;
 use super::outbox::Outbox;
@@ -251,7 +251,7 @@ impl Engine {
             spec: request.spec,
             boot: self.boot.clone(),
             session: self.session,
-            not_before: BootTime::now(),
+            not_before: boot_now(),
         };
         let attempt = Attempt {
             started: None,
@@ -261,7 +261,7 @@ impl Engine {
         };
         let outcome = match self.store.begin(&attempt.begin) {
             Ok(()) => {
-                if attempt.fence_at.is_some_and(|at| at <= BootTime::now()) {
+                if attempt.fence_at.is_some_and(|at| at <= boot_now()) {
                     Err(Outcome::Fenced)
                 } else {
                     plan.and_then(|plan| spawn::spawn(plan, stdin.is_some()))
@@ -325,7 +325,7 @@ impl Engine {
         let started = Started {
             pid,
             at: wall_now(),
-            not_after: BootTime::now(),
+            not_after: boot_now(),
             pipes: [&spawned.stdout, &spawned.stderr]
                 .into_iter()
                 .flatten()

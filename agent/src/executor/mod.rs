@@ -36,7 +36,7 @@ use std::time::SystemTime;
 use fleet_contract::ids::{AttemptId, JobId};
 use fleet_contract::time::Time;
 
-pub use boot::BootTime;
+pub use boot::{BootTime, boot_now};
 pub use client::{ClientError, ConnectOptions, ExecutorClient, ExecutorCommand, Start};
 pub use log::{Chunk, Gap, LogRead, LogReader};
 pub use protocol::{

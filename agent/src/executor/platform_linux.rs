@@ -88,7 +88,7 @@ fn parse_stat(pid: i32, stat: &[u8]) -> Option<Process> {
         parent: number(1)?,
         group: number(2)?,
         session: number(3)?,
-        started: BootTime::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)),
+        started: BootTime(u64::try_from(nanos).unwrap_or(u64::MAX)),
         zombie: matches!(fields.first(), Some(&("Z" | "X"))),
     })
 }
@@ -286,7 +286,7 @@ impl BootTimer {
 
     fn arm(&mut self, at: Option<BootTime>) {
         // An absolute time of zero would switch the timer off.
-        let nanos = at.map_or(0, |at| at.as_nanos().max(1));
+        let nanos = at.map_or(0, |at| at.0.max(1));
         let value = Timespec {
             tv_sec: i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX),
             tv_nsec: i64::try_from(nanos % 1_000_000_000).unwrap_or(0),
@@ -306,6 +306,7 @@ impl BootTimer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::executor::boot_now;
 
     #[test]
     fn a_stat_line_is_read_whatever_the_program_is_called() {
@@ -321,20 +322,20 @@ mod tests {
     fn this_process_is_seen() {
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let p = process(own).unwrap();
-        assert!(!p.zombie && p.started <= BootTime::now());
+        assert!(!p.zombie && p.started <= boot_now());
         assert!(processes().iter().any(|q| q.pid == own));
     }
 
     #[tokio::test]
     async fn the_boot_timer_fires_and_can_be_moved() {
         let mut timer = BootTimer::new().unwrap();
-        let far = BootTime::now().plus(Duration::from_secs(3600));
+        let far = boot_now().plus(Duration::from_secs(3600));
         let early = tokio::time::timeout(Duration::from_millis(20), timer.until(Some(far))).await;
         assert!(early.is_err());
-        let at = BootTime::now().plus(Duration::from_millis(20));
+        let at = boot_now().plus(Duration::from_millis(20));
         timer.until(Some(at)).await;
-        assert!(BootTime::now() >= at);
+        assert!(boot_now() >= at);
         // A time that has passed fires at once.
-        timer.until(Some(BootTime::from_nanos(0))).await;
+        timer.until(Some(BootTime(0))).await;
     }
 }

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use rustix::time::ClockId;
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
-use super::boot::BootTime;
+use super::boot::{BootTime, boot_now};
 
 /// A group that lost its leader sends no event to anyone.
 pub(crate) const LOOK_EVERY: Option<Duration> = Some(Duration::from_millis(20));
@@ -71,7 +71,7 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
         parent: seen.parent().map_or(0, |p| p.as_u32().cast_signed()),
         group: rustix::process::getpgid(Some(raw)).map_or(0, number),
         session: rustix::process::getsid(Some(raw)).map_or(0, number),
-        started: BootTime::from_nanos(since_boot.saturating_mul(1_000_000_000)),
+        started: BootTime(since_boot.saturating_mul(1_000_000_000)),
         zombie: seen.status() == sysinfo::ProcessStatus::Zombie,
     })
 }
@@ -156,7 +156,7 @@ impl BootTimer {
             return std::future::pending().await;
         };
         loop {
-            let left = at.since(BootTime::now());
+            let left = at.since(boot_now());
             if left.is_zero() {
                 return;
             }

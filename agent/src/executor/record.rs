@@ -415,7 +415,7 @@ mod tests {
             ),
             boot: "b".to_owned(),
             session: 1,
-            not_before: BootTime::from_nanos(1),
+            not_before: BootTime(1),
         }
     }
 

@@ -160,18 +160,19 @@ fn leftovers(claims: &[Claim]) -> BTreeMap<AttemptId, Vec<Process>> {
 #[cfg(target_os = "linux")]
 mod tests {
     use super::*;
+    use crate::executor::boot_now;
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
 
     fn child(line: &str) -> (Child, BootTime, BootTime) {
-        let before = BootTime::now();
+        let before = boot_now();
         let child = Command::new("/bin/sh")
             .args(["-c", line])
             .process_group(0)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        (child, before, BootTime::now())
+        (child, before, boot_now())
     }
 
     fn claim(child: &Child, before: BootTime, after: BootTime) -> Claim {

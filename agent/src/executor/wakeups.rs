@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::ExecutorError;
-use super::boot::BootTime;
+use super::boot::boot_now;
 use super::engine::{Engine, Input};
 use super::platform::BootTimer;
 
@@ -60,7 +60,7 @@ impl Wake {
             Self::Input(input) => engine.input(input),
             Self::Deadline => engine.tick(Instant::now()),
             // The clock is asked anew: the timer only says that it may be time.
-            Self::Fence => engine.fence(BootTime::now()),
+            Self::Fence => engine.fence(boot_now()),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fleet_agent::executor::{BootTime, KillCause, StartRequest};
+use fleet_agent::executor::{BootTime, KillCause, StartRequest, boot_now};
 use fleet_contract::outcome::Outcome;
 
 use crate::support::{Agent, End, GRACE, Home, exited, gone, job, number_in, runs, shell};
@@ -121,7 +121,7 @@ async fn a_fence_ends_a_job_while_no_agent_is_connected() {
     let request = shell(&sleeper("exec", &file, false));
     agent.start(&request).await;
     let leader = number_in(&file).await;
-    let at = BootTime::now().plus(Duration::from_millis(200));
+    let at = boot_now().plus(Duration::from_millis(200));
     agent
         .client
         .fence_at(Some(request.attempt), Some(at))
@@ -129,7 +129,7 @@ async fn a_fence_ends_a_job_while_no_agent_is_connected() {
         .unwrap();
     drop(agent);
     gone(leader).await;
-    assert!(BootTime::now() >= at);
+    assert!(boot_now() >= at);
     let mut agent = home.connect().await;
     let outcome = match agent.report(&request).await.unwrap().outcome {
         Some(outcome) => outcome,
@@ -147,7 +147,7 @@ async fn a_fence_can_be_moved_and_one_that_has_passed_starts_nothing() {
         "while ! test -e {}; do sleep 0.01; done",
         gate.display()
     ));
-    let before = BootTime::now().plus(Duration::from_secs(1));
+    let before = boot_now().plus(Duration::from_secs(1));
     first.fence_at = Some(before);
     let mut second = first.clone();
     second.attempt = job(&["x"]).attempt;
@@ -158,11 +158,11 @@ async fn a_fence_can_be_moved_and_one_that_has_passed_starts_nothing() {
     let moved = agent.client.fence_at(Some(second.attempt), Some(later));
     moved.await.unwrap();
     assert_eq!(agent.end(&second).await.outcome, Outcome::Fenced);
-    assert!(BootTime::now() >= later);
+    assert!(boot_now() >= later);
     std::fs::write(&gate, "").unwrap();
     assert_eq!(agent.end(&first).await.outcome, exited(0));
     let mut past = job(&["true"]);
-    past.fence_at = Some(BootTime::now());
+    past.fence_at = Some(boot_now());
     assert_eq!(agent.run(&past).await.outcome, Outcome::Fenced);
     assert_eq!(agent.report(&past).await.unwrap().started_at, None);
 }

@@ -42,7 +42,16 @@ impl BootTime {
         )
     }
 
-    /// What has passed since `earlier`.
+    /// This reading and `span` less, at least the clock's start.
+    #[must_use]
+    pub fn minus(self, span: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    /// What has passed since `earlier`; zero where that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
