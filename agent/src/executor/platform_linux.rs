@@ -314,7 +314,7 @@ mod tests {
         let p = parse_stat(77, line).unwrap();
         assert_eq!((p.parent, p.group, p.session, p.zombie), (5, 6, 7, false));
         let tick = start_resolution().as_nanos();
-        assert_eq!(u128::from(p.started.as_nanos()), 1234 * tick);
+        assert_eq!(u128::from(p.started.0), 1234 * tick);
         assert!(parse_stat(1, b"1 (x").is_none());
     }
 

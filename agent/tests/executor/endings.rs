@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fleet_agent::executor::{BootTime, KillCause, StartRequest, boot_now};
+use fleet_agent::executor::{KillCause, StartRequest, boot_now};
 use fleet_contract::outcome::Outcome;
 
 use crate::support::{Agent, End, GRACE, Home, exited, gone, job, number_in, runs, shell};
