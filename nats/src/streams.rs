@@ -17,6 +17,9 @@ const LOG_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Most chunks of one job's output on the hub: more than 256 MiB in full chunks.
 const LOG_PER_JOB: i64 = 131_072;
 
+/// Most consumers of one stream.
+const MAX_CONSUMERS: i64 = 100_000;
+
 /// What [`ensure`] did with one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ensured {
@@ -60,7 +63,9 @@ pub fn definitions(store_bytes: u64) -> Vec<(&'static str, Value)> {
             "max_msgs": -1,
             "max_msgs_per_subject": -1,
             "max_msg_size": -1,
-            "max_consumers": -1,
+            // For "no limit" the server (2.15) takes 1,000: three for each lane and machine, and one
+            // for each reader, which stays for half a minute after its end.
+            "max_consumers": MAX_CONSUMERS,
             "num_replicas": 1,
             "duplicate_window": nanos(DUPLICATE_WINDOW),
             "allow_direct": true,
