@@ -414,7 +414,15 @@ impl<'a> Shell<'a> {
                 };
                 match self.bus.append_lease(&record, *expect).await {
                     Ok(seq) => Ok(Outcome::LeaseTaken(machine.clone(), seq)),
-                    Err(BusError::Moved(_)) => Ok(Outcome::Nothing),
+                    // What cannot be read renews nothing, but it is what lies on the lease now.
+                    Err(BusError::Moved(_)) => match self.bus.unreadable_lease(machine).await? {
+                        Some(seq) => match self.bus.append_lease(&record, seq).await {
+                            Ok(seq) => Ok(Outcome::LeaseTaken(machine.clone(), seq)),
+                            Err(BusError::Moved(_)) => Ok(Outcome::Nothing),
+                            Err(error) => Err(error),
+                        },
+                        None => Ok(Outcome::Nothing),
+                    },
                     Err(error) => Err(error),
                 }
             }

@@ -154,7 +154,8 @@ impl Bus {
         self.store(&subject, payload.into(), &options).await
     }
 
-    /// The last record of a machine's lease.
+    /// The last record of a machine's lease. One that cannot be read is nobody's, as if the hub
+    /// had taken the lease: who holds it takes it anew over that.
     ///
     /// # Errors
     /// As [`Bus::last`].
@@ -165,7 +166,13 @@ impl Bus {
         else {
             return Ok(None);
         };
-        Ok(Some((message.seq, decode_lease(&message)?)))
+        let record = decode_lease(&message).unwrap_or_else(|error| {
+            tracing::warn!(%error, %machine, "the lease cannot be read");
+            LeaseRecord::Hub {
+                machine: machine.clone(),
+            }
+        });
+        Ok(Some((message.seq, record)))
     }
 
     /// Appends to a machine's lease, expecting its last sequence.
@@ -187,6 +194,17 @@ impl Bus {
         };
         self.store(&subject::lease(machine, holder), payload.into(), &options)
             .await
+    }
+
+    /// The sequence of what lies on a machine's lease where that is no record of it.
+    ///
+    /// # Errors
+    /// As [`Bus::last`].
+    pub async fn unreadable_lease(&self, machine: &MachineId) -> Result<Option<u64>, BusError> {
+        let last = self
+            .last(stream::LEASE, &subject::lease_all(machine))
+            .await?;
+        Ok(last.filter(|m| decode_lease(m).is_err()).map(|m| m.seq))
     }
 
     /// Removes a machine from the registry; whether it was there.

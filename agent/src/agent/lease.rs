@@ -69,11 +69,6 @@ async fn take(context: &Context, host: &str) -> Result<Term, AgentError> {
     loop {
         let last = match context.bus.lease(&context.me).await {
             Ok(last) => last,
-            Err(BusError::Wire(error)) => {
-                tracing::warn!(%error, "the lease cannot be read; waiting for the hub");
-                context.pause(RETRY).await;
-                continue;
-            }
             Err(_) => {
                 context.pause(RETRY).await;
                 continue;
@@ -84,14 +79,15 @@ async fn take(context: &Context, host: &str) -> Result<Term, AgentError> {
             last.as_ref().map(|(seq, record)| (*seq, record)),
         ) {
             Acquire::Take { expect } => expect,
-            Acquire::Held { host } => {
+            Acquire::Held { host: other } => {
                 if alive(context).await {
                     return Err(AgentError::NameTaken {
                         machine: context.me.clone(),
-                        host,
+                        host: other,
+                        here: host.to_owned(),
                     });
                 }
-                tracing::info!(%host, "waiting for the lease of the agent that was here before");
+                tracing::info!(host = %other, "waiting for the lease of the agent that was here before");
                 context.pause(LOOK_AGAIN).await;
                 continue;
             }

@@ -87,13 +87,15 @@ pub enum AgentError {
     },
     /// Another home has this machine's lease.
     #[error(
-        "another agent is running as {machine} on {host}: stop it, or choose another name with --name"
+        "another agent is running as {machine} on {host} (this host is {here}): stop it, or choose another name with --name"
     )]
     NameTaken {
         /// The name.
         machine: MachineId,
         /// Where the other one runs.
         host: String,
+        /// Where this one runs.
+        here: String,
     },
     /// A file of the agent's.
     #[error("cannot use {path}: {why}", path = path.display())]
