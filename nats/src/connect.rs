@@ -297,17 +297,30 @@ impl Link {
     /// Waits, for ever if need be, until the hub has let us in, and checks that it is new enough.
     ///
     /// # Errors
-    /// [`ConnectError::TooOld`] and [`ConnectError::NoJetStream`], which waiting would not mend.
+    /// [`ConnectError::TooOld`], [`ConnectError::NoJetStream`] and [`ConnectError::Refused`], which
+    /// waiting would not mend. Who was let in once is not refused here: he waits for a hub that
+    /// knows him again.
     pub async fn ready(&self) -> Result<(), ConnectError> {
         let mut status = self.status();
         loop {
-            let news = status
-                .wait_for(|s| s.state == LinkState::Connected || s.state == LinkState::Closed);
+            let refused = |s: &LinkStatus| {
+                let each = u64::try_from(self.who.urls.len()).unwrap_or(u64::MAX);
+                s.connects == 0 && s.auth_failures >= each
+            };
+            let news = status.wait_for(|s| {
+                matches!(s.state, LinkState::Connected | LinkState::Closed) || refused(s)
+            });
             // The library drops events in a storm of them: look at the client itself, too.
             match tokio::time::timeout(REQUEST_TIMEOUT, news).await {
                 Err(_) if !self.is_connected() => continue,
                 Ok(Ok(status)) if status.state == LinkState::Closed => {
                     return Err(ConnectError::Broken("closed".into()));
+                }
+                Ok(Ok(status)) if refused(&status) => {
+                    return Err(ConnectError::Refused {
+                        url: self.who.urls.join(", "),
+                        name: self.who.name.clone(),
+                    });
                 }
                 Ok(Err(_)) => return Err(ConnectError::Broken("closed".into())),
                 _ => {}

@@ -274,7 +274,13 @@ impl Bus {
         let now = clock::now();
         let record = first_record(id, now, &Writer::Operator, change)
             .map_err(|void| BusError::Closed(format!("cannot write the first record: {void}")))?;
-        match self.append(id, &Writer::Operator, now, &record).await {
+        let mut appended = self.append(id, &Writer::Operator, now, &record).await;
+        if matches!(appended, Err(BusError::NoAnswer { .. })) {
+            // The hub may have gone and come back meanwhile: with its record the job is seen by
+            // everybody, without it only by whoever gets its ticket.
+            appended = self.append(id, &Writer::Operator, now, &record).await;
+        }
+        match appended {
             Ok(revision) => Ok(Dispatched {
                 id,
                 existed: false,

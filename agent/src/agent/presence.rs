@@ -208,18 +208,14 @@ pub(super) async fn now(context: &Context) -> Presence {
 pub(super) async fn beat(context: Arc<Context>) {
     let pulse = context.pulse.clone();
     let mut told_degraded: Vec<Cause> = Vec::new();
-    write_status(&context, &pulse);
     // Nothing is said in the machine's name before its lease is held.
-    let mut lease = context.lease.subscribe();
-    if lease.wait_for(|held| held.term != 0).await.is_err() {
-        return;
-    }
+    until_held(&context, &pulse).await;
     let detail =
         json!({ "version": pulse.specs.version, "host": pulse.host, "slots": pulse.slots });
     let up = NewEvent::of_machine(kind::MACHINE_UP, &context.me, detail);
     context.events.tell(up);
     loop {
-        context.connected().await;
+        until_connected(&context, &pulse).await;
         let presence = pulse.presence(&context, context.service());
         tell_degraded(&context, &presence.degraded, &mut told_degraded);
         let sent = context.bus.beat(&presence, None).await;
@@ -237,6 +233,38 @@ pub(super) async fn beat(context: Arc<Context>) {
             () = context.beat_soon.notified() => tokio::time::sleep(SOONEST).await,
             () = link_changed(&context) => write_status(&context, &pulse),
         }
+    }
+}
+
+/// Waits until the lease is held, and keeps saying on this machine how its link is meanwhile.
+async fn until_held(context: &Context, pulse: &Pulse) {
+    let mut lease = context.lease.subscribe();
+    let mut status = context.link.status();
+    loop {
+        write_status(context, pulse);
+        if lease.borrow_and_update().term != 0 {
+            return;
+        }
+        let changed = tokio::select! {
+            changed = lease.changed() => changed,
+            changed = status.changed() => changed,
+        };
+        if changed.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Waits until the link is up, and keeps saying on this machine how it is meanwhile.
+async fn until_connected(context: &Context, pulse: &Pulse) {
+    let mut status = context.link.status();
+    write_status(context, pulse);
+    while status.borrow_and_update().state != LinkState::Connected {
+        if status.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        // Where it is up, before anybody can see the beat that follows.
+        write_status(context, pulse);
     }
 }
 
