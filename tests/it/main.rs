@@ -7,8 +7,13 @@
     reason = "a test that does not get what it needs fails there and then"
 )]
 
+mod agents;
 mod bad_input;
+mod bytes;
 mod dispatch;
+mod endings;
+mod faults;
+mod fleet;
 mod harness;
 mod json;
 mod output;
