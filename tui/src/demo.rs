@@ -316,7 +316,8 @@ pub(crate) fn output(n: u8, seq: u64, stream: OutputStream, text: &str) -> Chunk
     }
 }
 
-/// Shows the made-up fleet. `situation` is `live`, `down`, `empty` or `catching-up`.
+/// Shows the made-up fleet. `situation` is `live`, `down`, `empty`, `catching-up` or
+/// `panic`.
 ///
 /// # Errors
 /// As [`crate::run`].
@@ -387,6 +388,14 @@ async fn play(
     .await?;
     if situation == "down" {
         msgs.send(link(false)).await?;
+    }
+    #[expect(
+        clippy::panic,
+        reason = "to see that the terminal is given back even then"
+    )]
+    if situation == "panic" {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        panic!("as asked");
     }
     let mut beats = tokio::time::interval(Duration::from_secs(2));
     let mut n: u8 = 20;

@@ -101,7 +101,16 @@ pub(super) fn note(model: &Model, job: &Job) -> String {
     }
     match &job.state {
         JobState::Queued { .. } => match &job.target {
-            Target::Pin(machine) => format!("waits for {machine}"),
+            Target::Pin(machine) => {
+                let state = model.fleet.machines().get(machine);
+                match state.map(|m| m.state(model.as_of())) {
+                    Some(state) if !state.takes_work() => {
+                        format!("{machine} is {state}")
+                    }
+                    Some(_) => format!("waits for {machine}"),
+                    None => format!("{machine} is unknown"),
+                }
+            }
             Target::Lane(lane) if lane.as_str() == "any" => "waits for a slot".to_owned(),
             Target::Lane(lane) => format!("waits in lane {lane}"),
         },
