@@ -272,8 +272,18 @@ impl Bus {
             spec: Some(Box::new(spec.clone())),
         };
         let now = clock::now();
-        let record = first_record(id, now, &Writer::Operator, change)
-            .map_err(|void| BusError::Closed(format!("cannot write the first record: {void}")))?;
+        // The ticket is safe, and with it the job: whoever claims it writes what is missing. To report
+        // a failure from here on would have it sent twice.
+        let sent = |revision| {
+            Ok(Dispatched {
+                id,
+                existed: false,
+                revision,
+            })
+        };
+        let Ok(record) = first_record(id, now, &Writer::Operator, change) else {
+            return sent(0);
+        };
         let mut appended = self.append(id, &Writer::Operator, now, &record).await;
         if matches!(appended, Err(BusError::NoAnswer { .. })) {
             // The hub may have gone and come back meanwhile: with its record the job is seen by
@@ -281,34 +291,19 @@ impl Bus {
             appended = self.append(id, &Writer::Operator, now, &record).await;
         }
         match appended {
-            Ok(revision) => Ok(Dispatched {
-                id,
-                existed: false,
-                revision,
-            }),
+            Ok(revision) => sent(revision),
             // A machine was faster than this record, or the same key was dispatched at the same time.
             Err(BusError::Moved(_)) => match key {
-                None => Ok(Dispatched {
-                    id,
-                    existed: false,
-                    revision: 0,
-                }),
-                Some(key) => match self.job(id).await? {
-                    Some(existing) => same_job(key, &existing, &spec),
-                    None => Ok(Dispatched {
-                        id,
-                        existed: false,
-                        revision: 0,
-                    }),
+                None => sent(0),
+                Some(key) => match self.job(id).await {
+                    Ok(Some(existing)) => same_job(key, &existing, &spec),
+                    Ok(None) | Err(_) => sent(0),
                 },
             },
-            // The ticket is safe, and with it the job: whoever claims it writes what is missing.
-            Err(BusError::NoAnswer { .. } | BusError::Closed(_)) => Ok(Dispatched {
-                id,
-                existed: false,
-                revision: 0,
-            }),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                tracing::debug!(%error, %id, "the first record was not written; the ticket was");
+                sent(0)
+            }
         }
     }
 

@@ -227,14 +227,16 @@ impl Bus {
             within: PUBLISH_WITHIN,
             ..Store::default()
         };
-        let mut last = Err(BusError::Closed("never tried".to_owned()));
+        // A try that was not answered may have been stored, whatever a later one is told.
+        let mut unanswered = None;
         for _ in 0..PUBLISH_TRIES {
-            last = self.store(&subject, payload.clone(), &options).await;
-            if !matches!(last, Err(BusError::NoAnswer { .. })) {
-                break;
+            match self.store(&subject, payload.clone(), &options).await {
+                Err(error @ BusError::NoAnswer { .. }) => unanswered = Some(error),
+                Err(error) => return Err(unanswered.unwrap_or(error)),
+                Ok(seq) => return Ok(seq),
             }
         }
-        last
+        Err(unanswered.unwrap_or_else(|| BusError::Closed("never tried".to_owned())))
     }
 
     /// Where the answers of [`Asker::pull_now`] arrive.

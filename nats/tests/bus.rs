@@ -8,6 +8,7 @@ use fleet_contract::outcome::OutputStream;
 use fleet_contract::spec::{JobSpec, Priority, Target};
 use fleet_contract::ticket::{Verdict, judge};
 use fleet_nats::bus::{Bus, BusError};
+use fleet_nats::connect::{ConnectOptions, connect};
 use fleet_nats::hub::Permission;
 use fleet_nats::output::ChunkHead;
 use fleet_nats::tail::{self, From};
@@ -294,4 +295,20 @@ async fn a_record_smuggled_in_by_a_reply_subject_changes_nothing() {
     assert_eq!((job.voids, job.last_seq), (1, forged_seq));
     let tip = agent.tip(id).await.unwrap().unwrap();
     assert_eq!((tip.seq, tip.readable), (forged_seq, false));
+}
+
+#[tokio::test]
+async fn a_job_whose_ticket_is_safe_is_dispatched_whatever_becomes_of_its_first_record() {
+    let hub = TestHub::start().await;
+    let bus = operator(&hub).await;
+    let keeper = ConnectOptions::new("test keeper", hub.keeper_credentials().unwrap());
+    let keeper = Bus::new(&connect(&keeper).await.unwrap());
+    let gone: serde_json::Value = keeper.api("STREAM.DELETE.JOB", "".into()).await.unwrap();
+    assert_eq!(gone["success"], true);
+    let sent = bus
+        .dispatch(clock::job_id(), None, spec(any()))
+        .await
+        .unwrap();
+    assert_eq!(sent.revision, 0, "nothing is known of its journal");
+    assert_eq!(bus.usage("WORK").await.unwrap().messages, 1);
 }
