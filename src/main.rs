@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod assemble;
 mod clock;
 mod cmd;
 mod config;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fleet_contract::ids::JobId;
 use fleet_contract::job::Job;
 use fleet_contract::view::JobView;
-use fleet_nats::bus::Bus;
+use fleet_nats::bus::{ANSWER_WITHIN, Bus, BusError};
 use fleet_nats::journal::{Entry, fold};
 use fleet_nats::subject::{self, stream};
 use fleet_nats::tail::{From, Next, Tail};
@@ -17,13 +17,26 @@ use crate::prefix;
 /// Up to so many jobs a reader asks for them by name; for more it reads everything.
 const FILTERS_MAX: usize = 32;
 
+/// What is there already comes without a pause: one this long means that the hub is gone.
+pub(crate) async fn soon<T>(next: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(ANSWER_WITHIN, next)
+        .await
+        .unwrap_or_else(|_| {
+            Err(BusError::NoAnswer {
+                what: "reading on".to_owned(),
+                within: ANSWER_WITHIN,
+            }
+            .into())
+        })
+}
+
 /// Every job, in the order in which they were dispatched.
 pub(crate) async fn all(bus: &Bus) -> Result<Vec<Job>, Failure> {
     let filters = [subject::JOBS.to_owned()];
     let mut tail = Tail::open(bus, stream::JOB, &filters, From::First).await?;
     let mut jobs: BTreeMap<JobId, Option<Job>> = BTreeMap::new();
     let mut order = Vec::new();
-    while let Next::Message(message, _) = tail.next().await? {
+    while let Next::Message(message, _) = soon(async { Ok(tail.next().await?) }).await? {
         if let Some(entry) = Entry::of(&message) {
             let job = jobs.entry(entry.job).or_insert_with(|| {
                 order.push(entry.job);

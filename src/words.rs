@@ -60,6 +60,14 @@ pub(crate) fn bytes(size: u64) -> String {
     }
 }
 
+/// So many of something: `1 job`, `2 jobs`.
+pub(crate) fn count(n: u64, what: &str) -> String {
+    match n {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
+}
+
 /// How long something took, coarse enough for a table: `0.4 s`, `12 s`, `3 min`, `2 h`, `5 d`.
 pub(crate) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
@@ -85,6 +93,14 @@ pub(crate) fn ago(now: Time, then: Time) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(
+            [count(0, "job"), count(1, "job"), count(2, "job")],
+            ["0 jobs", "1 job", "2 jobs"]
+        );
+    }
 
     #[test]
     fn durations_are_read_with_their_unit_only() {

@@ -128,10 +128,19 @@ impl Merged {
                     return Ok(None);
                 }
             }
-            tokio::select! {
-                next = a.tail.next(), if follow || !a.caught_up => a.take(next?),
-                next = b.tail.next(), if follow || !b.caught_up => b.take(next?),
-            }
+            let (at, next) = {
+                let next = async {
+                    tokio::select! {
+                        next = a.tail.next(), if follow || !a.caught_up => Ok((0, next?)),
+                        next = b.tail.next(), if follow || !b.caught_up => Ok((1, next?)),
+                    }
+                };
+                match follow {
+                    true => next.await?,
+                    false => read::soon(next).await?,
+                }
+            };
+            self.sides[at].take(next);
         }
     }
 }

@@ -14,13 +14,15 @@ use fleet_nats::tail::{From, Next, Tail};
 use serde::Serialize;
 
 use crate::args::Logs;
+use crate::assemble::{Assembler, InOrder};
 use crate::cmd::wait::{self, AfterInterrupt};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupts;
 use crate::output::log::JobOutput;
-use crate::output::{Answer, Look};
+use crate::output::{Answer, Look, Said};
 use crate::read;
+use crate::words::count;
 
 /// Shows a job's output.
 pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
@@ -41,8 +43,8 @@ pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
         )
         .await?;
     } else {
-        while let Some(chunk) = reader.next().await? {
-            sink.write(cx, &chunk)?;
+        while let Some(chunk) = read::soon(reader.next()).await? {
+            sink.write(cx, chunk)?;
         }
         sink.finish(cx, &JobView::of(&job))?;
     }
@@ -58,12 +60,19 @@ struct ChunkView<'a> {
     seq: u64,
     stream: OutputStream,
     time: Time,
+    /// How many chunks right before it are gone.
+    #[serde(skip_serializing_if = "is_zero")]
+    missing: u64,
     /// Its bytes as text, where they are UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
     /// Its bytes in base64, where they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     base64: Option<String>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Answer for ChunkView<'_> {
@@ -76,13 +85,25 @@ impl Answer for ChunkView<'_> {
     }
 }
 
+/// What is not here of a job's output, for programs.
+#[derive(Debug, Serialize)]
+struct Incomplete {
+    job: JobId,
+    /// Chunks in the midst of it that are gone.
+    missing_chunks: u64,
+    /// Chunks at its end that its machine has not sent yet.
+    chunks_to_come: u64,
+    /// Bytes that were over the limit that is kept.
+    dropped_bytes: u64,
+}
+
 /// Where chunks go, and what is known of those that came.
 pub(crate) struct Sink {
     json: bool,
     output: JobOutput<std::io::BufWriter<std::io::Stdout>, std::io::Stderr>,
+    /// The attempt whose output was shown last.
     attempt: Option<AttemptId>,
-    last: u64,
-    missing: u64,
+    order: Assembler,
 }
 
 impl Sink {
@@ -92,34 +113,37 @@ impl Sink {
             json,
             output: JobOutput::here(raw),
             attempt: None,
-            last: 0,
-            missing: 0,
+            order: Assembler::default(),
         }
     }
 
-    fn write(&mut self, cx: &mut Context, chunk: &Chunk) -> Result<(), Failure> {
+    fn write(&mut self, cx: &mut Context, chunk: Chunk) -> Result<(), Failure> {
+        for next in self.order.take(chunk) {
+            self.show(cx, &next)?;
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, cx: &mut Context, next: &InOrder) -> Result<(), Failure> {
+        let InOrder { chunk, missing } = next;
         if self.attempt != Some(chunk.head.attempt) {
             if self.attempt.is_some() {
                 self.output.finish()?;
-                cx.output
-                    .note(&format!("the next attempt, on {}", chunk.machine));
+                let which = match chunk.head.seq - missing {
+                    1 => "the next attempt",
+                    _ => "again the attempt",
+                };
+                cx.output.note(&format!("{which}, on {}", chunk.machine));
             }
             self.attempt = Some(chunk.head.attempt);
-            self.last = 0;
         }
-        // A chunk that was stored twice is shown once.
-        if chunk.head.seq <= self.last {
-            return Ok(());
-        }
-        self.last = chunk.head.seq;
-        if chunk.head.missing > 0 {
-            self.missing += chunk.head.missing;
+        if *missing > 0 {
             self.output.flush()?;
             cx.output
-                .note(&format!("{} chunks are missing here", chunk.head.missing));
+                .note(&format!("{} missing here", count(*missing, "chunk")));
         }
         if self.json {
-            return cx.show(&view(chunk));
+            return cx.show(&view(chunk, *missing));
         }
         Ok(self.output.write(chunk.head.stream, &chunk.bytes)?)
     }
@@ -133,19 +157,18 @@ impl Sink {
         let Some(last) = job.attempts.last() else {
             return 0;
         };
-        let have = if self.attempt == Some(last.id) {
-            self.last
-        } else {
-            0
-        };
-        last.output.chunks.saturating_sub(have)
+        last.output.chunks.saturating_sub(self.order.last(last.id))
     }
 
     fn finish(&mut self, cx: &mut Context, job: &JobView) -> Result<(), Failure> {
+        for next in self.order.rest() {
+            self.show(cx, &next)?;
+        }
         self.output.finish()?;
         let left = self.waits_for(job);
         if let Some(machine) = job.machine.as_ref().filter(|_| left > 0) {
-            cx.output.note(&format!("{left} chunks still on {machine}"));
+            cx.output
+                .note(&format!("{} still on {machine}", count(left, "chunk")));
         }
         let dropped: u64 = job
             .attempts
@@ -154,14 +177,26 @@ impl Sink {
             .sum();
         if dropped > 0 {
             cx.output.note(&format!(
-                "{dropped} bytes were dropped: over the limit that is kept"
+                "{} dropped: over the limit that is kept",
+                count(dropped, "byte")
             ));
+        }
+        let missing = self.order.missing();
+        if self.json && left + dropped + missing > 0 {
+            let value = Incomplete {
+                job: job.id,
+                missing_chunks: missing,
+                chunks_to_come: left,
+                dropped_bytes: dropped,
+            };
+            let text = String::new();
+            cx.show(&Said { value, text })?;
         }
         Ok(())
     }
 }
 
-fn view(chunk: &Chunk) -> ChunkView<'_> {
+fn view(chunk: &Chunk, missing: u64) -> ChunkView<'_> {
     let text = std::str::from_utf8(&chunk.bytes).ok();
     ChunkView {
         job: chunk.job,
@@ -170,6 +205,7 @@ fn view(chunk: &Chunk) -> ChunkView<'_> {
         seq: chunk.head.seq,
         stream: chunk.head.stream,
         time: chunk.head.time,
+        missing,
         base64: text.is_none().then(|| BASE64.encode(&chunk.bytes)),
         text,
     }
@@ -206,6 +242,7 @@ impl LogTail {
 /// A reader of one job's journal.
 pub(crate) struct JournalTail {
     tail: Tail,
+    id: JobId,
     job: Option<Job>,
 }
 
@@ -219,7 +256,7 @@ impl JournalTail {
     ) -> Result<Self, Failure> {
         let filters = [subject::job_all(id)];
         let tail = Tail::open(bus, stream::JOB, &filters, From::Seq(from)).await?;
-        Ok(Self { tail, job })
+        Ok(Self { tail, id, job })
     }
 
     fn view(&self) -> Option<JobView> {
@@ -273,16 +310,15 @@ pub(crate) async fn follow(
             biased;
             () = interrupts.next() => {
                 sink.output.flush()?;
-                let ids: Vec<JobId> = journal.view().map(|job| job.id).into_iter().collect();
                 let leave = on_ctrl_c == OnCtrlC::Stop
-                    || matches!(wait::on_interrupt(cx, bus, &ids, &mut interrupts).await?, AfterInterrupt::Leave);
+                    || matches!(wait::on_interrupt(cx, bus, &[journal.id], &mut interrupts).await?, AfterInterrupt::Leave);
                 if leave {
                     return Err(Failure::Exit(Exit::Interrupted.code()));
                 }
             }
             chunk = reader.next() => match chunk? {
                 Some(chunk) => {
-                    sink.write(cx, &chunk)?;
+                    sink.write(cx, chunk)?;
                     // Several chunks that came at once make one write.
                     if reader.1 == 0 {
                         sink.output.flush()?;

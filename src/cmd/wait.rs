@@ -83,7 +83,7 @@ pub(crate) async fn until_ended(
             () = until(deadline) => {
                 return Err(Failure::new(
                     Exit::TempFail,
-                    format!("{} jobs have not ended in time: they go on", waited.left.len()),
+                    not_in_time(&waited.left),
                 ));
             }
         };
@@ -92,6 +92,14 @@ pub(crate) async fn until_ended(
         waited.ended.insert(view.id, view);
     }
     Ok(exit_code(ids, &waited.ended))
+}
+
+/// How many of them go on.
+fn not_in_time(left: &[JobId]) -> String {
+    match left {
+        [one] => format!("job {one} has not ended in time: it goes on"),
+        many => format!("{} jobs have not ended in time: they go on", many.len()),
+    }
 }
 
 async fn until(deadline: Option<tokio::time::Instant>) {

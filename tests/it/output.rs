@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use sha2::{Digest, Sha256};
 
-use crate::harness::{Fleet, Home, Running};
+use crate::harness::{Fleet, Home, Running, eventually, signal_process};
 
 #[test]
 fn a_pipe_gets_the_bytes_as_they_were() {
@@ -38,6 +38,48 @@ fn a_pipe_gets_the_bytes_as_they_were() {
         chunks
             .iter()
             .all(|chunk| chunk["text"].is_string() != chunk["base64"].is_string())
+    );
+}
+
+#[test]
+fn output_is_whole_and_in_order_though_the_hub_is_killed_meanwhile() {
+    let fleet = Fleet::up("studio", 1);
+    let script = "head -c 100000000 /dev/urandom > r; cat r";
+    let mut child = fleet
+        .home
+        .command(&[
+            "dispatch", "--follow", "--shell", "--cwd", ".", "--", script,
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut came = vec![0; 10_000_000];
+    out.read_exact(&mut came).unwrap();
+    let server = std::fs::read_to_string(fleet.home.fleet().join("hub/nats-server.pid")).unwrap();
+    signal_process(
+        server.trim().parse().unwrap(),
+        rustix::process::Signal::KILL,
+    );
+    out.read_to_end(&mut came).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(
+        ended.status.success() && !told.contains("missing"),
+        "{told}"
+    );
+    let written = std::fs::read(fleet.home.user().join("work/r")).unwrap();
+    let written = Sha256::digest(&written);
+    assert_eq!(came.len(), 100_000_000);
+    assert_eq!(Sha256::digest(&came), written, "as it was followed");
+    let id = fleet.json(&["jobs"])[0]["id"].as_str().unwrap().to_owned();
+    let logs = fleet.run(&["logs", &id]);
+    assert_eq!(
+        Sha256::digest(&logs.bytes),
+        written,
+        "as it is stored: {}",
+        logs.err
     );
 }
 
@@ -120,6 +162,28 @@ fn a_closed_pipe_is_success() {
     assert_eq!(&first, b"y\n");
     drop(out);
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_reader_who_has_had_enough_does_not_keep_jobs_from_being_sent() {
+    let fleet = Fleet::up("studio", 1);
+    let mut child = fleet
+        .home
+        .command(&["dispatch", "--count", "300", "--", "true"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 17];
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut first).unwrap();
+    drop(out);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    // A job without a first record yet has its ticket: it shows when it is claimed.
+    eventually("all of them are there", || {
+        let jobs = fleet.json(&["jobs", "--limit", "0"]);
+        (jobs.as_array().unwrap().len() == 300).then_some(())
+    });
 }
 
 #[test]

@@ -190,3 +190,37 @@ fn the_console_of_up_ends_with_it() {
     assert_eq!(up.ended().0, Some(0));
     assert_eq!(home.json(&["down"])["result"], "nothing_ran");
 }
+
+#[test]
+fn the_first_ctrl_c_on_the_console_lets_jobs_end() {
+    let home = crate::harness::Home::new();
+    let words = [
+        "up",
+        "--tether",
+        "--name",
+        "studio",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let mut up = Typed::start(home.command(&words), 100);
+    up.until("studio is up");
+    // The console takes the screen over.
+    up.until("\u{1b}[?1049h");
+    let script = "while [ ! -e go ]; do sleep 0.05; done; echo whole > end";
+    let words = ["dispatch", "--shell", "--cwd", ".", "--", script];
+    let id = home.run(&words).ok().to_owned();
+    crate::harness::eventually("it runs", || {
+        (home.json(&["show", &id])["state"] == "running").then_some(())
+    });
+    signal_process(up.child.id(), Signal::INT);
+    // The terminal is given back when the console has left.
+    up.until("\u{1b}[?1049l");
+    std::fs::write(home.user().join("work/go"), "").unwrap();
+    let (code, screen) = up.ended();
+    assert_eq!(code, Some(0), "{screen}");
+    assert!(!screen.contains("ending what runs now"), "{screen}");
+    assert!(
+        home.user().join("work/end").exists(),
+        "the job ran to its end"
+    );
+}
