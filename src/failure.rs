@@ -105,6 +105,15 @@ impl Failure {
         self
     }
 
+    /// The same failure with more words.
+    #[must_use]
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        if let Self::Told(told) = &mut self {
+            told.message.push_str(more);
+        }
+        self
+    }
+
     /// The process's exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

@@ -1,6 +1,8 @@
 //! `fleet dispatch`: sends a job to whichever machine fits.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::future::ready;
 
 use fleet_contract::ids::{JobId, Lane, MachineId};
 use fleet_contract::record::StateWord;
@@ -135,7 +137,9 @@ struct Done {
     existed: bool,
 }
 
-/// Sends all of them, several at once, and tells each in order.
+/// Sends all of them, several at once, and tells each in order. After a failure no more are begun,
+/// but those on their way are waited for and told: they may be with the hub. A reader who has had
+/// enough does not keep the rest from being sent.
 async fn send(
     args: &Dispatch,
     cx: &mut Context,
@@ -145,37 +149,69 @@ async fn send(
     let jobs: Vec<(JobId, JobSpec)> = jobs(args, spec);
     let key = args.key.as_deref();
     let count = jobs.len();
-    let mut sending = streams::iter(jobs)
-        .map(|(id, spec)| async move {
-            let sent = bus.dispatch(id, key, spec.clone()).await;
-            (id, spec, sent)
-        })
-        .buffered(AT_ONCE);
     let mut done = Vec::with_capacity(count);
-    while let Some((id, spec, sent)) = sending.next().await {
-        let sent = sent.map_err(|e| {
-            let failure = not_sent(e);
-            if count > 1 {
-                cx.output.note(&format!(
-                    "{} of {count} were dispatched before this",
-                    done.len()
+    let mut told = Ok(());
+    let mut failed: Option<DispatchError> = None;
+    let mut unknown = 0;
+    let stop = Cell::new(false);
+    {
+        let mut sending = streams::iter(jobs)
+            .take_while(|_| ready(!stop.get()))
+            .map(|(id, spec)| async move {
+                let sent = bus.dispatch(id, key, spec.clone()).await;
+                (id, spec, sent)
+            })
+            .buffered(AT_ONCE);
+        while let Some((id, spec, sent)) = sending.next().await {
+            match sent {
+                Ok(sent) => {
+                    let next = view(bus, id, &spec, &sent).await?;
+                    if told.is_ok() {
+                        told = tell(args, cx, &next, sent.existed);
+                    }
+                    done.push(Done {
+                        view: next,
+                        existed: sent.existed,
+                    });
+                }
+                Err(error) => {
+                    stop.set(true);
+                    unknown += usize::from(matches!(error, DispatchError::OutcomeUnknown(_)));
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+    }
+    match failed {
+        None => told.map(|()| done),
+        Some(error) if count == 1 => Err(not_sent(error)),
+        Some(error) => {
+            let mut text = format!("; {} of {count} were dispatched", done.len());
+            if unknown > 0 {
+                text.push_str(&format!(
+                    ", of {unknown} nobody knows: look with `fleet jobs`"
                 ));
             }
-            failure
-        })?;
-        let view = view(bus, id, &spec, &sent).await?;
-        // Whoever follows wants the job's own output on standard output, and programs both.
-        if args.follow && !cx.output.is_json() {
-            cx.output.note(&format!("dispatched {id}"));
-        } else {
-            cx.show(&Dispatched(view.clone()))?;
+            Err(not_sent(error).and(&text))
         }
-        done.push(Done {
-            view,
-            existed: sent.existed,
-        });
     }
-    Ok(done)
+}
+
+/// Tells one that was dispatched.
+fn tell(args: &Dispatch, cx: &mut Context, job: &JobView, existed: bool) -> Result<(), Failure> {
+    if existed {
+        let when = crate::words::ago(crate::clock::now(), job.submitted_at);
+        cx.output.note(&format!(
+            "{}: found, dispatched {when}: {}",
+            job.id, job.state
+        ));
+    }
+    // Whoever follows wants the job's own output on standard output, and programs both.
+    if args.follow && !cx.output.is_json() {
+        cx.output.note(&format!("dispatched {}", job.id));
+        return Ok(());
+    }
+    cx.show(&Dispatched(job.clone()))
 }
 
 fn jobs(args: &Dispatch, spec: &JobSpec) -> Vec<(JobId, JobSpec)> {
