@@ -23,8 +23,14 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
     let mut stops = Stops::new(tether.tether);
     let output = &mut cx.output;
     let mut tell = |text: &str| output.note(text);
-    let service =
-        HubService::start(&cx.settings, &cx.environment, tether.tether, &mut tell).await?;
+    let starting = HubService::start(&cx.settings, &cx.environment, tether.tether, &mut tell);
+    let service = tokio::select! {
+        // Given up half-way, the server ends with it.
+        () = stops.next() => {
+            return Err(Failure::new(Exit::Interrupted, "stopped before it was up"));
+        }
+        service = starting => service?,
+    };
     for warning in service.hub().warnings() {
         cx.output.note(&warning);
     }
@@ -40,10 +46,12 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
         service.hub().url(),
         words::span(service.took)
     );
-    cx.show(&Said { value: ready, text })?;
-    stops.next().await;
+    let told = cx.show(&Said { value: ready, text });
+    if told.is_ok() {
+        stops.next().await;
+    }
     service.stop().await?;
-    Ok(0)
+    told.map(|()| 0)
 }
 
 /// How a hub is.

@@ -9,7 +9,7 @@ use fleet_contract::ids::MachineId;
 use crate::args::{Tui, Up};
 use crate::cmd::tui;
 use crate::context::Context;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Stops;
 use crate::output::{Output, Said};
 use crate::service::agent::{self, AgentService, Arrival};
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: &Up, cx: &mut Context) -> Outcome {
         // process that was just started by another is not.
         let _ = rustix::process::setsid();
     }
-    let (mut fleet, running) = match start(args, cx).await {
+    let (mut fleet, running) = match start(args, cx, &mut stops).await {
         Ok(started) => started,
         Err(failure) => {
             if args.background {
@@ -82,29 +82,31 @@ pub(crate) async fn run(args: &Up, cx: &mut Context) -> Outcome {
             return Err(failure);
         }
     };
-    if args.background {
+    let told = if args.background {
         Line::Ready(running).say();
+        Ok(())
     } else {
-        tell_ready(cx, &running, begun)?;
-    }
-    let ended = until_stopped(args, cx, &mut fleet, &mut stops).await;
-    let Fleet {
-        hub,
-        agent,
-        demo,
-        lock,
-    } = fleet;
-    if let Some(demo) = demo {
-        demo.stop().await;
-    }
-    let stopped = stop(cx, hub, agent, &mut stops, ended.is_err()).await;
-    // Freed by the kernel when this process is gone: that is what `down` waits for.
-    std::mem::forget(lock);
-    ended.and(stopped)?;
+        tell_ready(cx, &running, begun)
+    };
+    // Whatever happens from here on, everything is stopped in order.
+    let ended = match told {
+        Ok(()) => until_stopped(args, cx, &mut fleet, &mut stops).await,
+        Err(failure) => Ended::Here(Err(failure)),
+    };
+    stop(cx, fleet, &mut stops, ended).await?;
     Ok(0)
 }
 
-async fn start(args: &Up, cx: &mut Context) -> Result<(Fleet, Running), Failure> {
+/// Asked to stop before it was up.
+fn given_up() -> Failure {
+    Failure::new(Exit::Interrupted, "stopped before it was up")
+}
+
+async fn start(
+    args: &Up,
+    cx: &mut Context,
+    stops: &mut Stops,
+) -> Result<(Fleet, Running), Failure> {
     let mut running = Running {
         pid: std::process::id(),
         machine: cx.settings.machine().to_string(),
@@ -115,14 +117,21 @@ async fn start(args: &Up, cx: &mut Context) -> Result<(Fleet, Running), Failure>
     let background = args.background;
     let output = &mut cx.output;
     let mut tell = |text: &str| say(background, output.as_mut(), text);
-    let hub =
-        HubService::start(&cx.settings, &cx.environment, args.tether.tether, &mut tell).await?;
+    let starting = HubService::start(&cx.settings, &cx.environment, args.tether.tether, &mut tell);
+    let hub = tokio::select! {
+        // Given up half-way, the server ends with it.
+        () = stops.next() => return Err(given_up()),
+        hub = starting => hub?,
+    };
     for warning in hub.hub().warnings() {
         tell(&warning);
     }
     running.hub = hub.hub().url();
-    lock.write(&running)?;
-    match start_agent(&hub, cx).await {
+    let agent = match lock.write(&running) {
+        Ok(()) => start_agent(&hub, cx, stops).await,
+        Err(failure) => Err(failure),
+    };
+    match agent {
         Ok(agent) => {
             let mut fleet = Fleet {
                 hub,
@@ -160,7 +169,11 @@ fn say(background: bool, output: &mut dyn Output, text: &str) {
     }
 }
 
-async fn start_agent(hub: &HubService, cx: &Context) -> Result<AgentService, Failure> {
+async fn start_agent(
+    hub: &HubService,
+    cx: &Context,
+    stops: &mut Stops,
+) -> Result<AgentService, Failure> {
     let (machine, credentials): (MachineId, _) =
         agent::credentials_beside(hub.hub(), &cx.settings)?;
     let mut arrival = Arrival::watch(hub.bus(), &machine).await?;
@@ -168,6 +181,7 @@ async fn start_agent(hub: &HubService, cx: &Context) -> Result<AgentService, Fai
     let mut service = AgentService::start(options);
     let up = tokio::select! {
         up = arrival.up() => up,
+        () = stops.next() => Err(given_up()),
         ended = service.ended() => {
             return Err(ended.err().unwrap_or_else(|| Failure::internal("the agent ended early")));
         }
@@ -181,17 +195,23 @@ async fn start_agent(hub: &HubService, cx: &Context) -> Result<AgentService, Fai
     Ok(service)
 }
 
-async fn until_stopped(
-    args: &Up,
-    cx: &mut Context,
-    fleet: &mut Fleet,
-    stops: &mut Stops,
-) -> Result<(), Failure> {
+/// What ended it.
+enum Ended {
+    /// A signal, the person who left the console, or what failed in this very command.
+    Here(Result<(), Failure>),
+    /// The agent is gone by itself.
+    Agent(Failure),
+}
+
+async fn until_stopped(args: &Up, cx: &mut Context, fleet: &mut Fleet, stops: &mut Stops) -> Ended {
     let console = !args.background && !args.no_tui && tui::possible(cx);
     tokio::select! {
-        () = stops.next() => Ok(()),
+        // The console hears the same Ctrl-C and leaves: were it to win, the signal would be left
+        // for the stop, which would take it for the second one.
+        biased;
+        () = stops.next() => Ended::Here(Ok(())),
         ended = fleet.agent.ended() => {
-            Err(ended.err().unwrap_or_else(|| Failure::internal("the agent ended early")))
+            Ended::Agent(ended.err().unwrap_or_else(|| Failure::internal("the agent ended early")))
         }
         shown = async {
             if console {
@@ -199,30 +219,52 @@ async fn until_stopped(
             } else {
                 std::future::pending().await
             }
-        } => shown,
+        } => Ended::Here(shown),
     }
 }
 
-/// The agent first, so that it can say goodbye; then the hub.
+/// The agents first, side by side, so that they can say goodbye; then the hub. A second wish to
+/// stop hurries the agent.
 async fn stop(
     cx: &mut Context,
-    hub: HubService,
-    mut agent: AgentService,
+    fleet: Fleet,
     stops: &mut Stops,
-    agent_ended: bool,
+    ended: Ended,
 ) -> Result<(), Failure> {
-    let mut ended = Ok(());
-    if !agent_ended {
-        agent.stop(Stop::Gracefully);
-        ended = tokio::select! {
-            ended = agent.ended() => ended,
-            () = stops.next() => {
-                cx.output.note("ending what runs now");
-                agent.stop(Stop::Now);
-                agent.ended().await
+    let Fleet {
+        hub,
+        mut agent,
+        demo,
+        lock,
+    } = fleet;
+    // Freed by the kernel when this process is gone: that is what `down` waits for.
+    std::mem::forget(lock);
+    let agents = async {
+        let of_demo = async {
+            if let Some(demo) = demo {
+                demo.stop().await;
             }
         };
-    }
+        let own = async {
+            match ended {
+                Ended::Agent(failure) => Err(failure),
+                Ended::Here(outcome) => {
+                    agent.stop(Stop::Gracefully);
+                    let gone = tokio::select! {
+                        gone = agent.ended() => gone,
+                        () = stops.next() => {
+                            cx.output.note("ending what runs now");
+                            agent.stop(Stop::Now);
+                            agent.ended().await
+                        }
+                    };
+                    outcome.and(gone)
+                }
+            }
+        };
+        tokio::join!(of_demo, own).1
+    };
+    let outcome = agents.await;
     let stopped = hub.stop().await;
-    ended.and(stopped)
+    outcome.and(stopped)
 }

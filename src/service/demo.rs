@@ -71,7 +71,7 @@ impl Demo {
             // Its tether: it says goodbye by itself.
             drop(agent.stdin.take());
         }
-        for agent in &mut self.agents {
+        let ending = self.agents.iter_mut().map(async |agent| {
             if tokio::time::timeout(END_WITHIN, agent.wait())
                 .await
                 .is_err()
@@ -83,7 +83,8 @@ impl Demo {
                 // Only fails where it has ended just now.
                 let _ = agent.kill().await;
             }
-        }
+        });
+        futures_util::future::join_all(ending).await;
     }
 }
 

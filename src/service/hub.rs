@@ -1,6 +1,7 @@
 //! The hub as a service: the server, the streams, the keeper; started and stopped in order.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use fleet_nats::hub::{
 };
 use fleet_nats::{clock, keeper, subject};
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::config::{Origin, Settings};
@@ -27,6 +28,9 @@ use crate::words;
 
 /// How long the hub's own connections may take once its server is healthy.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Lines about progress that may wait to be told.
+const SAID: usize = 16;
 
 /// Told while something takes long.
 pub(crate) type Tell<'a> = &'a mut dyn FnMut(&str);
@@ -51,7 +55,7 @@ impl HubService {
         tell: Tell<'_>,
     ) -> Result<Self, Failure> {
         let begun = Instant::now();
-        let server = server(settings, environment, tell)?;
+        let server = server(settings, environment, tell).await?;
         let options = HubOptions {
             listen: settings.listen(),
             tethered,
@@ -168,8 +172,9 @@ async fn tell_restarts(bus: Bus, boot: String, mut events: broadcast::Receiver<H
     }
 }
 
-/// The server to run: found, or installed where nobody named one.
-fn server(
+/// The server to run: found, or installed where nobody named one. Both block, on a thread of their
+/// own, so that a wish to stop is heard.
+async fn server(
     settings: &Settings,
     environment: &Environment,
     tell: Tell<'_>,
@@ -184,14 +189,42 @@ fn server(
         variable: named.filter(|_| variable),
         path: environment.path.clone(),
     };
-    // Blocks while versions are asked for; nothing else runs in this process yet.
-    match find_server(&search, &settings.home) {
-        Ok(found) => Ok(found.path),
-        Err(error @ FindError::NotFound(_)) => {
-            tell(&format!("{error}"));
-            install(&settings.home, tell).map(|installed| installed.path)
+    let (home, listen) = (settings.home.clone(), settings.listen());
+    let (say, mut said) = mpsc::channel::<String>(SAID);
+    let mut work = tokio::task::spawn_blocking(move || {
+        match find_server(&search, &home) {
+            Ok(found) => Ok(found.path),
+            Err(FindError::NotFound(_)) => {
+                // What cannot serve in any case is not worth a download.
+                free(listen)?;
+                // Nobody listens any longer only where the start was given up.
+                let mut tell = |text: &str| drop(say.blocking_send(text.to_owned()));
+                tell("no nats-server found here");
+                install(&home, &mut tell).map(|installed| installed.path)
+            }
+            Err(error) => Err(Failure::config(error.to_string())),
         }
-        Err(error) => Err(Failure::config(error.to_string())),
+    });
+    loop {
+        tokio::select! {
+            biased;
+            Some(text) = said.recv() => tell(&text),
+            done = &mut work => {
+                return done.unwrap_or_else(|e| Err(Failure::internal(e.to_string())));
+            }
+        }
+    }
+}
+
+/// Whether the hub could listen there; the server's own start says it again, and better.
+fn free(listen: SocketAddr) -> Result<(), Failure> {
+    match std::net::TcpListener::bind(listen) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => Err(Failure::config(format!(
+            "{listen} is taken by another program"
+        ))
+        .next("--listen ADDRESS:PORT with another")),
+        Err(e) => Err(Failure::config(format!("cannot listen on {listen}: {e}"))),
     }
 }
 
