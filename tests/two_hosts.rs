@@ -1,0 +1,246 @@
+//! Two network namespaces as two hosts: a hub and an agent in one, another agent in the other, and
+//! a link between them that is cut and healed.
+
+#![cfg(target_os = "linux")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that does not get what it needs fails there and then"
+)]
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+#[path = "it/harness.rs"]
+#[allow(dead_code, reason = "the whole of it is used by the other tests")]
+mod harness;
+
+use harness::{Home, Ran, Running, eventually};
+
+/// Two namespaces and the cable between them; gone when dropped, however the test ends.
+struct Cable {
+    hub: String,
+    far: String,
+}
+
+const HUB: &str = "10.231.7.1";
+const FAR: &str = "10.231.7.2";
+
+fn ip(words: &[&str]) {
+    let ran = Ran::of(Command::new("ip").args(words));
+    assert_eq!(ran.code, 0, "ip {words:?} (needs root): {ran:?}");
+}
+
+impl Cable {
+    fn new() -> Self {
+        let pid = std::process::id();
+        let cable = Self {
+            hub: format!("fleet-hub-{pid}"),
+            far: format!("fleet-far-{pid}"),
+        };
+        ip(&["netns", "add", &cable.hub]);
+        ip(&["netns", "add", &cable.far]);
+        let (hub, far) = (&cable.hub, &cable.far);
+        // Both ends are made in their own namespaces: nothing of it is ever seen outside.
+        ip(&[
+            "-n", hub, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns",
+            far,
+        ]);
+        for (host, address) in [(hub, HUB), (far, FAR)] {
+            let address = format!("{address}/24");
+            ip(&["-n", host, "address", "add", &address, "dev", "cable"]);
+            ip(&["-n", host, "link", "set", "lo", "up"]);
+            ip(&["-n", host, "link", "set", "cable", "up"]);
+        }
+        cable
+    }
+
+    fn cut(&self) {
+        ip(&["-n", &self.far, "link", "set", "cable", "down"]);
+    }
+
+    fn heal(&self) {
+        ip(&["-n", &self.far, "link", "set", "cable", "up"]);
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        for host in [&self.hub, &self.far] {
+            let _ = Command::new("ip").args(["netns", "del", host]).status();
+        }
+    }
+}
+
+/// The same command on a host. `ip` becomes it: its process is the command's.
+fn on(host: &str, command: &Command) -> Command {
+    let mut inside = Command::new("ip");
+    inside
+        .args(["netns", "exec", host])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .stdin(std::process::Stdio::null());
+    for (name, value) in command.get_envs() {
+        inside.env(name, value.unwrap());
+    }
+    inside.current_dir(command.get_current_dir().unwrap());
+    inside
+}
+
+/// A host: its namespace and its home.
+struct Host<'a> {
+    name: &'a str,
+    home: Home,
+}
+
+impl Host<'_> {
+    fn start(&self, words: &[&str]) -> Running {
+        Running::start(on(self.name, &self.home.command(words)))
+    }
+
+    fn run(&self, words: &[&str]) -> Ran {
+        Ran::of(&mut on(self.name, &self.home.command(words)))
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        let ran = self.run(&[&["--json"], words].concat());
+        serde_json::from_str(ran.ok()).unwrap()
+    }
+
+    /// Waits until the machine is in one of these states.
+    fn until(&self, machine: &str, states: &[&str]) {
+        eventually(&format!("{machine} is {states:?}"), || {
+            let machines = self.json(&["machines"]);
+            let mut found = machines.as_array().unwrap().iter();
+            let found = found.find(|m| m["machine"] == machine)?;
+            states.contains(&found["state"].as_str()?).then_some(())
+        });
+    }
+
+    fn agent(&self, hub: &Host<'_>, machine: &str) -> Running {
+        let file = self.home.user().join("creds");
+        let file = file.to_str().unwrap();
+        hub.run(&["hub", "credentials", "--machine", machine, "--out", file])
+            .ok();
+        // Beats come each second, so that the test need not wait for long.
+        std::fs::create_dir_all(self.home.fleet()).unwrap();
+        std::fs::write(
+            self.home.fleet().join("config.toml"),
+            "heartbeat = \"1s\"\n",
+        )
+        .unwrap();
+        let words = ["--json", "agent", "run", "--tether", "--credentials", file];
+        let agent = self.start(&words);
+        assert_eq!(agent.json_line()["machine"], machine);
+        hub.until(machine, &["up", "degraded"]);
+        agent
+    }
+}
+
+/// A line for a shell that writes before and after a file is there, and ends with 3.
+fn gated(dir: &std::path::Path, gate: &str) -> String {
+    let dir = dir.display();
+    format!(
+        "echo before; while [ ! -e {dir}/{gate} ] && [ -d {dir} ]; do sleep 0.05; done; \
+         echo after; touch {dir}/{gate}-passed; exit 3"
+    )
+}
+
+#[test]
+#[ignore = "needs root to make network namespaces: cargo test --test two_hosts -- --ignored"]
+fn two_hosts_work_for_each_other_and_outlive_a_cut_cable() {
+    let cable = Cable::new();
+    let gates = tempfile::tempdir().unwrap();
+    let near = Host {
+        name: &cable.hub,
+        home: Home::new(),
+    };
+    let far = Host {
+        name: &cable.far,
+        home: Home::new(),
+    };
+    let listen = format!("{HUB}:4222");
+    let hub = near.start(&["hub", "run", "--listen", &listen, "--tether"]);
+    let ready = hub.line();
+    assert!(ready.contains(&format!("nats://{listen}")), "{ready}");
+    eventually("a warning, beyond loopback without TLS", || {
+        hub.errors().contains("without TLS").then_some(())
+    });
+    let _here = near.agent(&near, "near");
+    let _there = far.agent(&near, "away");
+
+    // Both ways, told by the namespace that a job finds itself in.
+    let operator = near.home.fleet().join("credentials/operator.creds");
+    let operator = operator.to_str().unwrap();
+    let namespace = ["--", "readlink", "/proc/self/ns/net"];
+    let there = near.run(&[&["dispatch", "--follow", "--on", "away"], &namespace[..]].concat());
+    let words = [
+        "--credentials",
+        operator,
+        "dispatch",
+        "--follow",
+        "--on",
+        "near",
+    ];
+    let here = far.run(&[&words, &namespace[..]].concat());
+    assert_ne!(there.ok(), here.ok());
+    let machines = near.json(&["machines"]);
+    let address = |name: &str| {
+        let mut found = machines.as_array().unwrap().iter();
+        found.find(|m| m["machine"] == name).unwrap()["address"].clone()
+    };
+    assert_eq!((address("near"), address("away")), (HUB.into(), FAR.into()));
+
+    // A short cut, which the connection outlives, and one that both sides notice.
+    for (gate, noticed) in [("short", false), ("long", true)] {
+        let script = gated(gates.path(), gate);
+        let words = ["dispatch", "--on", "away", "--shell", "--", &script];
+        let id = near.run(&words).ok().to_owned();
+        let mut follower = near.start(&["logs", "-f", &id]);
+        assert_eq!(follower.line(), "before");
+        cable.cut();
+        let begun = Instant::now();
+        near.until("away", &["stale", "lost"]);
+        near.until("away", &["lost"]);
+        // Three beats and their slack; the machine that runs this may be busy.
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(10), "{took:?}");
+        assert_eq!(near.json(&["show", &id])["state"], "running");
+        // The job ends while nobody can hear of it, and another is sent after it.
+        std::fs::write(gates.path().join(gate), "").unwrap();
+        eventually("the job has ended beyond the cut", || {
+            let passed = gates.path().join(format!("{gate}-passed"));
+            passed.exists().then_some(())
+        });
+        let queued = near.run(&["dispatch", "--on", "away", "--", "true"]);
+        assert!(queued.err.contains("away is lost"), "{queued:?}");
+        let begun = Instant::now();
+        let cut_off = far.run(&["--credentials", operator, "dispatch", "--", "true"]);
+        assert_eq!(cut_off.code, 69, "{cut_off:?}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{cut_off:?}");
+        if noticed {
+            eventually("the agent knows that it is cut off", || {
+                let status = far.json(&["agent", "status"]);
+                (status["connected"] == false).then_some(())
+            });
+        }
+        cable.heal();
+        let waited = near.run(&["wait", "--timeout", "60s", &id]);
+        assert_eq!(waited.code, 3, "{waited:?}");
+        assert_eq!(follower.line(), "after");
+        assert_eq!(follower.ended(), 0);
+        let job = near.json(&["show", &id]);
+        assert_eq!(job["attempts"].as_array().unwrap().len(), 1, "{job}");
+        near.run(&["wait", "--timeout", "60s", queued.ok()]).ok();
+        near.until("away", &["up", "degraded"]);
+    }
+    let events = near.run(&["--json", "flow", "--machine", "away"]);
+    let events = harness::lines(events.ok());
+    let count = |kind: &str| events.iter().filter(|e| e["kind"] == kind).count();
+    assert!(count("machine.lost") >= 2, "{events:?}");
+    assert!(count("link.healed") >= 1, "{events:?}");
+    assert_eq!(count("journal.void"), 0);
+}
