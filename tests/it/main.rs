@@ -13,6 +13,7 @@ mod bytes;
 mod dispatch;
 mod endings;
 mod faults;
+mod fixtures;
 mod fleet;
 mod harness;
 mod json;
