@@ -1,10 +1,11 @@
 //! `fleet up`: hub, this machine's agent and the console, on one machine, with no configuration.
 
 use std::ffi::OsString;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fleet_agent::agent::Stop;
 use fleet_contract::ids::MachineId;
+use fleet_tui::Left;
 
 use crate::args::{Tui, Up};
 use crate::cmd::tui;
@@ -195,6 +196,9 @@ async fn start_agent(
     Ok(service)
 }
 
+/// Within this time a signal that the console has heard is heard here, too.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
 /// What ended it.
 enum Ended {
     /// A signal, the person who left the console, or what failed in this very command.
@@ -205,22 +209,27 @@ enum Ended {
 
 async fn until_stopped(args: &Up, cx: &mut Context, fleet: &mut Fleet, stops: &mut Stops) -> Ended {
     let console = !args.background && !args.no_tui && tui::possible(cx);
-    tokio::select! {
-        // The console hears the same Ctrl-C and leaves: were it to win, the signal would be left
-        // for the stop, which would take it for the second one.
+    let left = tokio::select! {
         biased;
-        () = stops.next() => Ended::Here(Ok(())),
+        () = stops.next() => return Ended::Here(Ok(())),
         ended = fleet.agent.ended() => {
-            Ended::Agent(ended.err().unwrap_or_else(|| Failure::internal("the agent ended early")))
+            let failure = ended.err();
+            return Ended::Agent(failure.unwrap_or_else(|| Failure::internal("the agent ended early")));
         }
-        shown = async {
+        left = async {
             if console {
-                tui::show(&Tui::default(), cx).await.map(drop)
+                tui::show(&Tui::default(), cx).await
             } else {
                 std::future::pending().await
             }
-        } => Ended::Here(shown),
+        } => left,
+    };
+    if matches!(left, Ok(Left::Signal(_))) {
+        // The console has heard the same signal, and first: left where it is, the stop would take
+        // it for a second one.
+        let _ = tokio::time::timeout(SAME_SIGNAL, stops.next()).await;
     }
+    Ended::Here(left.map(drop))
 }
 
 /// The agents first, side by side, so that they can say goodbye; then the hub. A second wish to
