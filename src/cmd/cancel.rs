@@ -48,8 +48,22 @@ impl Answer for Done {
 /// Ends jobs, after asking on a terminal.
 pub(crate) async fn run(args: &Cancel, cx: &mut Context) -> Outcome {
     let bus = cx.acting_bus().await?;
-    let ids = read::resolve_all(&bus, &args.jobs).await?;
+    let mut ids = read::resolve_all(&bus, &args.jobs).await?;
     if !args.yes {
+        // Nobody need be asked about what has ended.
+        let mut open = Vec::new();
+        for id in ids {
+            match read::job(&bus, id).await?.state.word() {
+                state if state.is_terminal() => {
+                    let what = What::AlreadyEnded { state };
+                    cx.show(&Done { id, what })?;
+                }
+                _ => open.push(id),
+            }
+        }
+        ids = open;
+    }
+    if !args.yes && !ids.is_empty() {
         let what = match ids.as_slice() {
             [one] => format!("cancel {one}?"),
             many => format!("cancel {} jobs?", many.len()),

@@ -314,6 +314,9 @@ async fn follow(
             &ended,
             &crate::output::Look::plain(),
         ));
+        if ended.state == StateWord::NeedsHuman {
+            cx.output.note(&crate::output::jobs::what_to_do(&ended));
+        }
     }
     Ok(ended.exit_status().unwrap_or(0))
 }

@@ -52,11 +52,43 @@ pub(crate) async fn run(args: &Flow, cx: &mut Context) -> Outcome {
             return Ok(0);
         };
         match flow::event(&message) {
-            Ok(event) if filter.takes(&event) => cx.show(&EventLine(event))?,
-            Ok(_) => {}
+            Ok(event) => {
+                for event in dispatched(&event).into_iter().chain([event]) {
+                    if filter.takes(&event) {
+                        cx.show(&EventLine(event))?;
+                    }
+                }
+            }
             Err(error) => cx.output.note(&format!("an event cannot be read: {error}")),
         }
     }
+}
+
+/// Where a machine was faster than the dispatcher's own record, the claim carries the job: the
+/// dispatch is an event all the same. Its id is the job's, which no other event has.
+fn dispatched(claim: &EventView) -> Option<EventView> {
+    let spec = claim.data.get("spec").filter(|spec| spec.is_object())?;
+    if claim.kind != "job.claimed" {
+        return None;
+    }
+    let job = claim.job?;
+    let time = serde_json::from_value(spec.get("submitted_at")?.clone()).ok()?;
+    Some(EventView {
+        id: job.as_str().parse().ok()?,
+        seq: claim.seq,
+        time,
+        machine: None,
+        kind: "job.queued".to_owned(),
+        job: claim.job,
+        attempt: None,
+        data: serde_json::json!({
+            "change": "queued",
+            "cause": "dispatch",
+            "derived_from": claim.id,
+            "spec": spec,
+            "after": { "state": "queued" },
+        }),
+    })
 }
 
 fn before(now: Time, span: Duration) -> Time {
@@ -162,6 +194,34 @@ impl Side {
 mod tests {
     use super::*;
     use fleet_contract::ids::MessageId;
+
+    #[test]
+    fn a_claim_that_carries_the_job_is_a_dispatch_too() {
+        let spec = fleet_contract::spec::JobSpec::new(
+            vec!["true".to_owned()],
+            fleet_contract::spec::Target::Lane(fleet_contract::ids::Lane::any()),
+            Time::from_micros(5),
+            "ana".to_owned(),
+        );
+        let mut claim = EventView {
+            id: MessageId::from_random([0; 10]),
+            seq: 7,
+            time: Time::from_micros(9),
+            machine: Some("studio".parse().unwrap()),
+            kind: "job.claimed".to_owned(),
+            job: Some(JobId::from_random([3; 10])),
+            attempt: None,
+            data: serde_json::json!({ "spec": spec }),
+        };
+        let queued = dispatched(&claim).unwrap();
+        assert_eq!(
+            (queued.kind.as_str(), queued.time, queued.seq, queued.job),
+            ("job.queued", Time::from_micros(5), 7, claim.job)
+        );
+        assert_ne!(queued.id, claim.id);
+        claim.data = serde_json::Value::Null;
+        assert_eq!(dispatched(&claim), None);
+    }
 
     #[test]
     fn a_kind_is_matched_whole_or_as_a_beginning() {

@@ -67,12 +67,20 @@ fn row(job: &JobView, id_length: usize, look: &Look) -> Vec<Cell> {
         Cell::new(prefix::short(&job.id, id_length)),
         Cell::painted(state_words(job), Paint::of_job(job.state)),
         Cell::maybe(job.machine.as_ref().map(|m| m.as_str())),
-        Cell::new(job.title()),
+        Cell::new(numbered_title(job)),
         Cell::maybe(exit_words(job)),
         Cell::maybe(took),
         Cell::new(look.time(job.submitted_at)),
         Cell::new(&job.submitted_by),
     ]
+}
+
+/// The title, and which of a `--count` it is.
+fn numbered_title(job: &JobView) -> String {
+    match job.index {
+        Some(index) => format!("{} #{index}", job.title()),
+        None => job.title(),
+    }
 }
 
 /// The state, and what of it a person must know at once.
@@ -144,6 +152,9 @@ impl Answer for JobDetail {
         }
         if let Some(reason) = &job.reason {
             line("reason", &one_line(reason));
+        }
+        if job.state == StateWord::NeedsHuman {
+            line("next", &what_to_do(job));
         }
         line("command", &command_line(job));
         if let Some(machine) = &job.machine {
@@ -266,7 +277,12 @@ impl Answer for Ended {
     }
 
     fn text(&self, look: &Look) -> String {
-        format!("{}\n", ended_line(&self.0, look))
+        let line = ended_line(&self.0, look);
+        match self.0.state {
+            // On a line of its own, so that it is whole however narrow the terminal is.
+            StateWord::NeedsHuman => format!("{line}\n  {}\n", what_to_do(&self.0)),
+            _ => format!("{line}\n"),
+        }
     }
 }
 
@@ -295,6 +311,14 @@ pub(crate) fn ended_line(job: &JobView, look: &Look) -> String {
         Some(width) if !look.color => clip(&line, width),
         _ => line,
     }
+}
+
+/// What can be typed about a job that waits for a person's decision.
+pub(crate) fn what_to_do(job: &JobView) -> String {
+    format!(
+        "fleet cancel {}, and dispatch it again if it shall run again",
+        job.id
+    )
 }
 
 /// How many characters of an id tell all of these apart, at least 4.
@@ -358,7 +382,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_list_shows_short_ids_states_and_ages() {
-        let jobs = vec![job(1, StateWord::Failed), job(2, StateWord::Succeeded)];
+        let mut jobs = vec![job(1, StateWord::Failed), job(2, StateWord::Succeeded)];
+        jobs[1].index = Some(4);
         let list = JobList {
             id_length: id_length(jobs.iter().map(|j| &j.id)),
             jobs,
@@ -366,9 +391,9 @@ pub(crate) mod tests {
         };
         assert_eq!(
             list.text(&look()),
-            "ID    STATE      MACHINE  COMMAND   EXIT  TIME  DISPATCHED  BY\n\
-             aeaq  failed     studio   echo a b     3   2 s   1 min ago  ana@laptop\n\
-             aiba  succeeded  studio   echo a b     3   2 s   1 min ago  ana@laptop\n\
+            "ID    STATE      MACHINE  COMMAND      EXIT  TIME  DISPATCHED  BY\n\
+             aeaq  failed     studio   echo a b        3   2 s   1 min ago  ana@laptop\n\
+             aiba  succeeded  studio   echo a b #4     3   2 s   1 min ago  ana@laptop\n\
              2 older ones are not shown: --limit 0\n"
         );
         assert!(
@@ -401,6 +426,11 @@ pub(crate) mod tests {
         assert_eq!(
             ended_line(&asked, &look()),
             "aeaqcaibaeaqcaib needs_human on studio: run it\\nagain?"
+        );
+        let text = Ended(asked).text(&look());
+        assert!(
+            text.contains("\n  fleet cancel aeaqcaibaeaqcaib, and"),
+            "{text}"
         );
         assert_eq!(signal_name(9), "SIGKILL");
         assert_eq!(signal_name(64), "signal 64");

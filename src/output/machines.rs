@@ -64,6 +64,7 @@ impl Answer for MachineList {
         for row in &self.0 {
             table.row(cells(row, look));
         }
+        table.drop_empty(&["SKILLS", "MODELS"]);
         let mut text = table.render(look.width, look.color);
         for MachineRow { machine, .. } in &self.0 {
             for degraded in &machine.degraded {
@@ -117,13 +118,28 @@ fn cells(row: &MachineRow, look: &Look) -> Vec<Cell> {
             words::bytes(m.mem_free),
             words::bytes(m.mem_total)
         )),
-        Cell::new(format!("{} {} {}", m.os, m.os_version, m.arch)),
+        Cell::new(system(m)),
         Cell::maybe(text(&m.version)),
         Cell::maybe(text(
             &m.skills.keys().cloned().collect::<Vec<_>>().join(","),
         )),
         Cell::maybe(text(&m.models.join(","))),
     ]
+}
+
+/// `Debian 12 x86_64`, `macos 15.1 aarch64`: the name people know it by, said once.
+fn system(m: &MachineView) -> String {
+    let version = m.os_version.as_str();
+    let known = version
+        .split_once('(')
+        .and_then(|(_, rest)| rest.split_once(')'))
+        .map_or(version, |(inner, _)| inner)
+        .replace("GNU/Linux ", "");
+    if known.contains(|c: char| c.is_ascii_alphabetic()) {
+        format!("{known} {}", m.arch)
+    } else {
+        format!("{} {known} {}", m.os, m.arch)
+    }
 }
 
 fn text(value: &str) -> Option<&str> {
@@ -188,7 +204,31 @@ mod tests {
             "{text}"
         );
         assert!(text.lines().next().unwrap().len() <= 80, "{text}");
-        assert!(list.text(&look(200)).contains("MODELS"), "{text}");
+        assert!(!list.text(&look(200)).contains("MODELS"), "{text}");
+        let mut skilled = machine();
+        skilled.models = vec!["llama".to_owned()];
+        let list = MachineList(vec![MachineRow {
+            machine: skilled,
+            probe: None,
+        }]);
+        let text = list.text(&look(200));
+        assert!(
+            text.contains("MODELS") && !text.contains("SKILLS"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_system_is_called_what_people_call_it() {
+        for (os, version, shown) in [
+            ("linux", "Linux (Debian GNU/Linux 12)", "Debian 12 aarch64"),
+            ("linux", "Linux (Ubuntu 24.04)", "Ubuntu 24.04 aarch64"),
+            ("macos", "15.1", "macos 15.1 aarch64"),
+        ] {
+            let mut m = machine();
+            (m.os, m.os_version) = (os.to_owned(), version.to_owned());
+            assert_eq!(system(&m), shown);
+        }
     }
 
     #[test]

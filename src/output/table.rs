@@ -94,6 +94,21 @@ impl Table {
         }
     }
 
+    /// Takes out those of these columns in which no row has a value.
+    pub(crate) fn drop_empty(&mut self, titles: &[&str]) {
+        for at in (0..self.columns.len()).rev() {
+            let empty = |row: &Vec<Cell>| row.get(at).is_none_or(|cell| cell.text == "-");
+            if titles.contains(&self.columns[at].title) && self.rows.iter().all(empty) {
+                self.columns.remove(at);
+                for row in &mut self.rows {
+                    if at < row.len() {
+                        row.remove(at);
+                    }
+                }
+            }
+        }
+    }
+
     /// Adds a row: one cell for each column.
     pub(crate) fn row(&mut self, cells: Vec<Cell>) {
         self.rows.push(cells);

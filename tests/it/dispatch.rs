@@ -230,3 +230,58 @@ fn run_needs_no_bus_and_leaves_its_record() {
     interrupted.signal(Signal::INT);
     assert_eq!(interrupted.ended(), 130);
 }
+
+#[test]
+fn a_running_job_tells_its_start_and_an_ended_one_is_not_asked_about() {
+    let fleet = Fleet::up("studio", 2);
+    let id = fleet.dispatch(&["--", "sleep", "60"]);
+    let job = fleet.until(&id, "running");
+    assert!(job["started_at"].is_string(), "{job}");
+    let shown = fleet.run(&["show", &id]);
+    assert!(shown.ok().contains("\nstarted "), "{shown:?}");
+    let late = fleet.run(&["wait", "--timeout", "1ms", &id]);
+    assert_eq!(late.code, 75);
+    assert!(
+        late.err.contains(&format!("job {id} has not ended")),
+        "{late:?}"
+    );
+    fleet.run(&["cancel", "--yes", &id]).ok();
+    assert_eq!(fleet.run(&["wait", &id]).code, 130);
+    let again = fleet.run(&["cancel", &id]);
+    assert_eq!(again.ok(), format!("{id} had ended before: canceled"));
+}
+
+#[test]
+fn a_job_for_a_person_to_decide_says_what_to_type() {
+    let mut fleet = Fleet::up("studio", 1);
+    fleet.add_agent("mini", &["--grace", "100ms"]);
+    let id = fleet.dispatch(&["--on", "mini", "--", "sleep", "60"]);
+    fleet.until(&id, "running");
+    assert_eq!(fleet.agents.pop().unwrap().process.stop(), 0);
+    let job = fleet.until(&id, "needs_human");
+    let cancel = format!("fleet cancel {id}");
+    let shown = fleet.run(&["show", &id]);
+    assert!(shown.ok().contains(&cancel), "{shown:?}");
+    let waited = fleet.run(&["wait", &id]);
+    assert_eq!(waited.code, 75);
+    assert!(waited.out.contains(&cancel), "{waited:?}");
+    fleet.run(&["cancel", "--yes", &id]).ok();
+    let ended = fleet.job(&id);
+    assert_eq!(ended["state"], "canceled");
+    let attempt = job["attempts"][0]["ended_at"].as_str().unwrap();
+    assert!(
+        ended["ended_at"].as_str().unwrap() > attempt,
+        "it ended when it was canceled: {ended}"
+    );
+}
+
+#[test]
+fn a_key_that_was_used_says_what_was_found() {
+    let fleet = Fleet::up("studio", 1);
+    let words = ["dispatch", "--key", "k", "--wait", "--", "true"];
+    let first = fleet.run(&words);
+    assert!(!first.err.contains("found"), "{first:?}");
+    let second = fleet.run(&words);
+    assert!(second.err.contains("found, dispatched"), "{second:?}");
+    assert!(second.err.contains("succeeded"), "{second:?}");
+}

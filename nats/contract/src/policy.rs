@@ -49,9 +49,20 @@ pub fn next(outcome: &Outcome, at: &Situation<'_>) -> Next {
         }
         _ if at.cancel_requested => Next::End,
         Outcome::Exited { .. } | Outcome::Signaled { .. } | Outcome::TimedOut => retry_or_end(at),
-        Outcome::Interrupted => gone(at, at.losses, "the agent was stopped while it ran"),
-        Outcome::Unknown { reason } => gone(at, at.losses + 1, reason),
-        Outcome::Fenced => gone(at, at.losses + 1, "its lease ran out while it ran"),
+        Outcome::Interrupted => gone(
+            at,
+            at.losses,
+            "the agent was stopped while it ran and ended it",
+        ),
+        Outcome::Unknown { reason } => {
+            let what = format!("{reason}; its outcome is unknown");
+            gone(at, at.losses + 1, &what)
+        }
+        Outcome::Fenced => gone(
+            at,
+            at.losses + 1,
+            "its lease ran out while it ran, which ended it",
+        ),
     }
 }
 
@@ -61,7 +72,11 @@ pub fn next_after_lost_lease(at: &Situation<'_>) -> Next {
     if at.cancel_requested && at.spec.on_lost != OnLost::Ask {
         return Next::End;
     }
-    gone(at, at.losses + 1, "its lease is over")
+    gone(
+        at,
+        at.losses + 1,
+        "its lease is over; its outcome is unknown",
+    )
 }
 
 fn gone(at: &Situation<'_>, losses: u32, what: &str) -> Next {
@@ -74,7 +89,7 @@ fn gone(at: &Situation<'_>, losses: u32, what: &str) -> Next {
         )),
         OnLost::Retry => Next::Backoff { until: at.now },
         OnLost::Ask => ask(format!(
-            "attempt {} on {}: {what}; its outcome is unknown: run it again, or resolve it?",
+            "attempt {} on {}: {what}: shall it run again?",
             at.attempts, at.machine
         )),
     }

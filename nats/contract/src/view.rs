@@ -24,7 +24,7 @@ pub struct AttemptView {
     pub machine: MachineId,
     /// Its fencing token.
     pub token: u64,
-    /// When its process was started.
+    /// When its process was started; while that is not known of one that runs, when it was claimed.
     pub started_at: Option<Time>,
     /// When it ended or was given up.
     pub ended_at: Option<Time>,
@@ -69,7 +69,7 @@ pub struct JobView {
     pub cancel_requested: bool,
     /// When it was dispatched.
     pub submitted_at: Time,
-    /// When its last attempt was started.
+    /// When its last attempt was started, or claimed while no more is known.
     pub started_at: Option<Time>,
     /// When it ended.
     pub ended_at: Option<Time>,
@@ -113,7 +113,7 @@ impl JobView {
             cancel_requested: job.after().cancel_requested,
             submitted_at: job.spec.submitted_at,
             started_at: last.and_then(|a| a.started_at),
-            ended_at: ended.then(|| last.and_then(|a| a.ended_at).unwrap_or(job.changed_at)),
+            ended_at: ended.then(|| ended_at(job)),
             submitted_by: job.spec.submitted_by.clone(),
             tags: job.spec.tags.clone(),
             index: job.spec.index,
@@ -149,6 +149,16 @@ impl JobView {
     }
 }
 
+/// When a job that has ended did so: with its last attempt, or by a decision after that.
+fn ended_at(job: &Job) -> Time {
+    let last = job.attempts.last();
+    let canceled_later = matches!(job.state, JobState::Canceled)
+        && last.is_some_and(|a| a.outcome != Some(Outcome::Canceled));
+    last.filter(|_| !canceled_later && job.state.word() != StateWord::Expired)
+        .and_then(|a| a.ended_at)
+        .unwrap_or(job.changed_at)
+}
+
 fn reason(state: &JobState) -> Option<String> {
     match state {
         JobState::NeedsHuman { question, .. } => Some(question.clone()),
@@ -177,7 +187,9 @@ fn attempt_view(attempt: &crate::job::Attempt) -> AttemptView {
         id: attempt.id,
         machine: attempt.machine.clone(),
         token: attempt.token,
-        started_at: attempt.started_at,
+        started_at: attempt
+            .started_at
+            .or_else(|| attempt.ended_at.is_none().then_some(attempt.claimed_at)),
         ended_at: attempt.ended_at,
         exit_code,
         signal,

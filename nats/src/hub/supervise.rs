@@ -142,10 +142,15 @@ impl Launch {
     fn last_words(&self) -> String {
         let mut words = Vec::new();
         for (path, lines) in [(self.home.server_output(), 3), (self.home.server_log(), 3)] {
-            words.extend(tail(&path, lines));
+            // What it said while all was well is no reason.
+            words.extend(
+                tail(&path, lines)
+                    .into_iter()
+                    .filter(|line| !line.contains("[INF]")),
+            );
         }
         if words.is_empty() {
-            return format!("it said nothing in {}", self.home.server_log().display());
+            return format!("it gave no reason in {}", self.home.server_log().display());
         }
         format!(
             "it said: {} (all of it in {})",
