@@ -2,11 +2,11 @@
 
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fleet_nats::bus::{Bus, BusError};
-use fleet_nats::connect::{self, ConnectError, ConnectOptions};
-use fleet_nats::hub::{Credentials, CredentialsError, Permission};
+use fleet_nats::connect::{self, ConnectError, ConnectOptions, Link, Unreachable};
+use fleet_nats::hub::{Credentials, CredentialsError, Permission, running_hub};
 
 use crate::config::Settings;
 use crate::environment::Environment;
@@ -15,6 +15,9 @@ use crate::output::{Answer, Output};
 
 /// The hub's address where nothing says another.
 const DEFAULT_HUB: &str = "nats://127.0.0.1:4222";
+
+/// Pause before a hub that is being started again is tried again.
+const RESTART_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a verb needs.
 pub(crate) struct Context {
@@ -45,8 +48,7 @@ impl Context {
 
     async fn connect(&self, may: &[Permission]) -> Result<Bus, Failure> {
         let options = self.way_to_the_hub("fleet", may).await?;
-        let link = connect::connect(&options).await.map_err(no_hub)?;
-        Ok(Bus::new(&link))
+        Ok(Bus::new(&self.link(options).await?))
     }
 
     /// Where the hub is and who comes to it, under this name in its list of connections, with one
@@ -74,6 +76,35 @@ impl Context {
             urls: urls.into_iter().collect(),
             ..ConnectOptions::new(name, credentials)
         })
+    }
+
+    /// Connects within two seconds. A hub that runs in this very home but does not listen is being
+    /// started again: it is waited for, as long as that.
+    async fn link(&self, mut options: ConnectOptions) -> Result<Link, Failure> {
+        let deadline = Instant::now() + options.fail_within;
+        loop {
+            match connect::connect(&options).await {
+                Ok(link) => return Ok(link),
+                Err(error) if refused(&error) && running_hub(&self.settings.home).is_some() => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left <= RESTART_PAUSE {
+                        return Err(Failure::new(
+                            Exit::Unavailable,
+                            format!(
+                                "{error}, though the hub runs here: its server is being started"
+                            ),
+                        )
+                        .next(format!(
+                            "try again, or look into {}",
+                            self.settings.home.server_log().display()
+                        )));
+                    }
+                    tokio::time::sleep(RESTART_PAUSE).await;
+                    options.fail_within = left - RESTART_PAUSE;
+                }
+                Err(error) => return Err(no_hub(error)),
+            }
+        }
     }
 
     /// The credentials this person acts with: those that were named, or the operator's that the
@@ -104,6 +135,12 @@ impl Context {
             .next("--credentials FILE with the operator.creds of the hub's FLEET_HOME"),
         }
     }
+}
+
+/// Whether everybody who was asked says that nobody listens.
+fn refused(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Unreachable(tried)
+        if tried.iter().all(|a| a.why == Unreachable::ConnectionRefused))
 }
 
 /// Whether anybody listens there.

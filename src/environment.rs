@@ -53,7 +53,7 @@ impl Environment {
     /// `user@host`, who dispatches.
     pub(crate) fn who(&self) -> String {
         let user = self.user.as_ref().map_or_else(
-            || format!("uid{}", rustix::process::getuid().as_raw()),
+            || named().unwrap_or_else(|| format!("uid{}", rustix::process::getuid().as_raw())),
             |user| user.to_string_lossy().into_owned(),
         );
         format!("{user}@{}", host_name())
@@ -71,6 +71,18 @@ impl Environment {
             .or_else(|| user_home.map(|home| home.join(".local/share")))
             .map(|data| data.join("fleet"))
     }
+}
+
+/// This user's name, as the user database has it. Only where the environment does not say it.
+fn named() -> Option<String> {
+    let out = std::process::Command::new("id")
+        .arg("-un")
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .output()
+        .ok()?;
+    let name = String::from_utf8(out.stdout).ok()?.trim().to_owned();
+    (out.status.success() && !name.is_empty()).then_some(name)
 }
 
 /// This host's name.

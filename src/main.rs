@@ -24,14 +24,15 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Agent, Cli, Config, Hub, Verb};
 use crate::config::{Flags, Settings};
 use crate::context::Context;
 use crate::environment::Environment;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::style::ColorChoice;
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -68,9 +69,18 @@ fn parse(words: Vec<OsString>) -> Result<Option<Cli>, Failure> {
             "argument {at} is not UTF-8: {shown:?}: send such bytes with --stdin FILE"
         )));
     }
-    match Cli::try_parse_from(words) {
+    let json = asks_for_json(&words);
+    match Cli::try_parse_from(&words) {
         Ok(cli) => Ok(Some(cli)),
         Err(error) => match error.kind() {
+            kind if is_bare(kind) && !json => {
+                let help = help_of(&words);
+                write!(std::io::stderr(), "{help}")?;
+                Err(Failure::Exit(Exit::Usage.code()))
+            }
+            kind if is_bare(kind) => {
+                Err(Failure::usage("what to do is missing").next("fleet --help"))
+            }
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 let mut out = std::io::stdout();
                 write!(out, "{}", error.render())?;
@@ -79,6 +89,34 @@ fn parse(words: Vec<OsString>) -> Result<Option<Cli>, Failure> {
             _ => Err(misread(&error)),
         },
     }
+}
+
+/// Whether words are missing after a command that is none by itself.
+fn is_bare(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    )
+}
+
+/// The help of the deepest command that these words name.
+fn help_of(words: &[OsString]) -> clap::builder::StyledStr {
+    let mut command = Cli::command();
+    command.build();
+    // Flags may stand before a word.
+    let typed = words.iter().skip(1).filter_map(|word| word.to_str());
+    let typed: Vec<&str> = typed.filter(|word| !word.starts_with('-')).collect();
+    help_below(&mut command, &typed)
+}
+
+fn help_below(command: &mut clap::Command, words: &[&str]) -> clap::builder::StyledStr {
+    if let [word, rest @ ..] = words
+        && command.find_subcommand(word).is_some()
+        && let Some(below) = command.find_subcommand_mut(word)
+    {
+        return help_below(below, rest);
+    }
+    command.render_help()
 }
 
 /// The parser's error as one of ours: its first paragraph on one line, its tip as what to do.
@@ -111,10 +149,10 @@ fn run(cli: &Cli) -> Outcome {
         Verb::Completions { shell } => return cmd::completions::run(*shell),
         Verb::LoginEnv => return cmd::executor::login_env(),
         Verb::Executor(args) => {
-            log_to_stderr(global.verbose, true);
+            log_to_stderr(global.verbose, true, global.color);
             return cmd::executor::run(args);
         }
-        verb => log_to_stderr(global.verbose, is_service(verb)),
+        verb => log_to_stderr(global.verbose, is_service(verb), global.color),
     }
     let environment = Environment::of_process();
     let settings = Settings::resolve(&environment, &flags(cli)?)?;
@@ -210,14 +248,16 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
 
 /// What happens inside, on standard error. A verb that answers says only what is an error, so that
 /// its own words stay readable, for programs too; a service says what an operator should know.
-fn log_to_stderr(verbose: u8, service: bool) {
+fn log_to_stderr(verbose: u8, service: bool, color: Option<ColorChoice>) {
     let level = match (verbose, service) {
         (0, false) => tracing::Level::ERROR,
         (0, true) => tracing::Level::WARN,
         (1, _) => tracing::Level::INFO,
         (_, _) => tracing::Level::DEBUG,
     };
-    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let color = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none()
+        && !matches!(color, Some(ColorChoice::Never));
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(color)

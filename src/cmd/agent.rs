@@ -1,6 +1,10 @@
 //! `fleet agent`: the agent alone.
 
+use std::time::Duration;
+
 use fleet_agent::agent::{AgentStatus, StatusError, Stop, read_status};
+
+use fleet_contract::time::Time;
 
 use crate::args::Tether;
 use crate::context::Context;
@@ -9,11 +13,25 @@ use crate::interrupt::Stops;
 use crate::output::style::Paint;
 use crate::output::{Answer, Look, Said};
 use crate::service::agent::{self, AgentService};
+use crate::words;
+
+/// How soon it is told that the hub is waited for, and how often looked whether it is there: only
+/// until it is.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs the agent until it is asked to stop: the first wish waits for its jobs, the second does
 /// not.
 pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
     let mut stops = Stops::new(tether.tether);
+    // Before anything is written; its own lock decides in the end.
+    if let Ok(other) = read_status(&cx.settings.home) {
+        return Err(Failure::config(format!(
+            "agent {} (process {}) already runs in {}: stop it first, or use another FLEET_HOME",
+            other.machine,
+            other.pid,
+            cx.settings.home.root().display()
+        )));
+    }
     let (machine, credentials) = agent::credentials(&cx.settings)?;
     let urls: Vec<String> = cx.settings.hub().map(str::to_owned).into_iter().collect();
     let hubs = match urls.is_empty() {
@@ -35,8 +53,42 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
             hubs.join(", ")
         ),
     })?;
-    until_ended(&mut service, &mut stops).await?;
+    tokio::select! {
+        ended = until_ended(&mut service, &mut stops) => ended?,
+        told = tell_link(cx, &hubs) => told?,
+    }
     Ok(0)
+}
+
+/// Says that the hub is waited for, if it is, and when it is there; then it has nothing more to
+/// say and never returns.
+async fn tell_link(cx: &mut Context, hubs: &[String]) -> Result<(), Failure> {
+    let mut told = None;
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let Ok(status) = read_status(&cx.settings.home) else {
+            continue;
+        };
+        if status.pid != std::process::id() {
+            continue;
+        }
+        if status.connected {
+            break;
+        }
+        let why = status.last_error.unwrap_or_else(|| "no answer".to_owned());
+        if told.as_ref() != Some(&why) {
+            let text = format!("waiting for the hub at {}: {why}\n", hubs.join(", "));
+            let value = serde_json::json!({ "event": "waiting", "hubs": hubs, "reason": why });
+            cx.show(&Said { value, text })?;
+            told = Some(why);
+        }
+    }
+    if told.is_some() {
+        let value = serde_json::json!({ "event": "connected" });
+        let text = "connected to the hub\n".to_owned();
+        cx.show(&Said { value, text })?;
+    }
+    std::future::pending().await
 }
 
 /// Waits for an agent; each wish to stop is stronger than the last.
@@ -71,13 +123,13 @@ impl Answer for Shown {
             (false, _) => Paint::Bad.on("not connected", look.color),
         };
         let mut text = format!(
-            "agent {} (process {}), {link}\nslots {}/{}, {} waiting for the hub, up since {}\n",
+            "agent {} (process {}), {link}\nslots {}/{}, {} waiting for the hub, {}\n",
             s.machine,
             s.pid,
             s.slots_used,
             s.slots,
             s.spooled,
-            look.time(s.started_at),
+            up_for(look, s.started_at),
         );
         if let Some(error) = s.last_error.as_ref().filter(|_| !s.connected) {
             text.push_str(&format!(
@@ -90,6 +142,13 @@ impl Answer for Shown {
             None => text.push_str("executor: does not answer\n"),
         }
         text
+    }
+}
+
+fn up_for(look: &Look, since: Time) -> String {
+    match look.ages {
+        true => format!("up for {}", words::span(look.now.since(since))),
+        false => format!("up since {since}"),
     }
 }
 

@@ -1,5 +1,8 @@
 //! `fleet config show`: every setting and where its value comes from.
 
+use std::path::PathBuf;
+
+use fleet_nats::hub::Credentials;
 use serde::Serialize;
 
 use crate::config::keys::{KEYS, Table};
@@ -9,6 +12,7 @@ use crate::failure::Outcome;
 use crate::output::style::Paint;
 use crate::output::table::{Cell, Column};
 use crate::output::{Answer, Look, table};
+use crate::service::agent;
 
 #[derive(Debug, Serialize)]
 struct Row {
@@ -66,14 +70,15 @@ fn rows(settings: &Settings) -> Rows {
         let Some(setting) = settings.get(key.name) else {
             continue;
         };
+        let (value, origin) = match &setting.value {
+            Some(value) => (Some(value.to_string()), setting.origin.to_string()),
+            None => effective(key.name, settings)
+                .map_or((None, setting.origin.to_string()), |(v, o)| (Some(v), o)),
+        };
         rows.push(Row {
             key: key.name.to_owned(),
-            value: setting
-                .value
-                .as_ref()
-                .map(ToString::to_string)
-                .or_else(|| effective(key.name, settings)),
-            origin: setting.origin.to_string(),
+            value,
+            origin,
             help: key.help,
         });
     }
@@ -88,11 +93,23 @@ fn rows(settings: &Settings) -> Rows {
     Rows(rows)
 }
 
-/// What holds where nothing is set and the default depends on the machine.
-fn effective(key: &str, settings: &Settings) -> Option<String> {
+/// What holds where nothing is set, because of the machine or its credentials, and why.
+fn effective(key: &str, settings: &Settings) -> Option<(String, String)> {
+    let home = &settings.home;
+    let by_default = |value: String| Some((value, Origin::Default.to_string()));
     match key {
-        "machine" => Some(settings.machine().to_string()),
-        "slots" => Some(settings.slots().to_string()),
+        "machine" => match agent::only_one(home) {
+            Some(machine) => Some((machine.to_string(), format!("credentials/{machine}.creds"))),
+            None => by_default(settings.machine().to_string()),
+        },
+        "slots" => by_default(settings.slots().to_string()),
+        "hub" => {
+            let named = settings.path("credentials").map(PathBuf::from);
+            let path = named.clone().unwrap_or_else(|| home.operator_credentials());
+            let hubs = Credentials::load(&path).ok()?.hubs().join(", ");
+            let shown = path.strip_prefix(home.root()).unwrap_or(&path);
+            (!hubs.is_empty()).then(|| (hubs, shown.display().to_string()))
+        }
         _ => None,
     }
 }

@@ -1,5 +1,6 @@
 //! `fleet hub`: the hub alone, and its care.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use fleet_contract::ids::MachineId;
@@ -169,7 +170,7 @@ pub(crate) fn install_server(cx: &mut Context) -> Outcome {
 
 /// Writes credentials for another machine.
 pub(crate) fn credentials(machine: &MachineId, out: &Path, cx: &mut Context) -> Outcome {
-    let hubs = vec![address_for_others(cx)?];
+    let hubs = addresses_for_others(cx)?;
     let issued_at = clock::now().as_micros() / 1_000_000;
     let home = &cx.settings.home;
     let text = issue_credentials(
@@ -208,10 +209,36 @@ pub(crate) fn credentials(machine: &MachineId, out: &Path, cx: &mut Context) -> 
     Ok(0)
 }
 
+/// Addresses that credentials may name.
+const HUBS_MAX: usize = 16;
+
+/// The addresses of this host.
+fn networks() -> Vec<IpAddr> {
+    let networks = sysinfo::Networks::new_with_refreshed_list();
+    let mut found: Vec<IpAddr> = networks
+        .values()
+        .flat_map(|network| network.ip_networks().iter().map(|net| net.addr))
+        .collect();
+    // The old ones first: they are shorter, and more often the ones that work.
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Whether another machine may reach an address of this host, which listens on `listen`.
+fn reachable(ip: IpAddr, listen: IpAddr) -> bool {
+    let elsewhere = match ip {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
+        // Of no use without the name of the other machine's own network card.
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || listen.is_ipv4(),
+    };
+    !elsewhere && !ip.is_unspecified()
+}
+
 /// Where other machines reach this hub: what was said, else what it listens on.
-fn address_for_others(cx: &mut Context) -> Result<String, Failure> {
+fn addresses_for_others(cx: &mut Context) -> Result<Vec<String>, Failure> {
     if let Some(url) = cx.settings.hub() {
-        return Ok(url.to_owned());
+        return Ok(vec![url.to_owned()]);
     }
     let record = HubRecord::load(&cx.settings.home).map_err(|e| Failure::config(e.to_string()))?;
     let listen = record.map(|r| r.listen).unwrap_or_default();
@@ -225,7 +252,39 @@ fn address_for_others(cx: &mut Context) -> Result<String, Failure> {
         ));
     }
     if address.ip().is_unspecified() {
-        return Ok(format!("nats://{}:{}", host_name(), address.port()));
+        // Its name, for networks that know it, and its addresses, for those that do not.
+        let of_host = networks()
+            .into_iter()
+            .filter(|ip| reachable(*ip, address.ip()));
+        let numbers = of_host.map(|ip| SocketAddr::new(ip, address.port()).to_string());
+        let name = format!("{}:{}", host_name(), address.port());
+        return Ok(std::iter::once(name)
+            .chain(numbers)
+            .take(HUBS_MAX)
+            .map(|host| format!("nats://{host}"))
+            .collect());
     }
-    Ok(format!("nats://{address}"))
+    Ok(vec![format!("nats://{address}")])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_machines_are_told_what_they_can_reach() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (four, both) = (ip("0.0.0.0"), ip("::"));
+        for (address, listen, expected) in [
+            ("192.168.1.20", four, true),
+            ("127.0.0.1", four, false),
+            ("169.254.3.4", four, false),
+            ("2001:db8::1", four, false),
+            ("2001:db8::1", both, true),
+            ("192.168.1.20", both, true),
+            ("fe80::1", both, false),
+        ] {
+            assert_eq!(reachable(ip(address), listen), expected, "{address}");
+        }
+    }
 }

@@ -147,7 +147,7 @@ fn machine_of(settings: &Settings, credentials: &Credentials) -> Result<MachineI
 }
 
 /// The machine of the only worker's credentials under `FLEET_HOME`.
-fn only_one(home: &Home) -> Option<MachineId> {
+pub(crate) fn only_one(home: &Home) -> Option<MachineId> {
     let entries = std::fs::read_dir(home.credentials_dir()).ok()?;
     let mut machines = entries.filter_map(|entry| {
         let name = entry.ok()?.file_name();

@@ -129,6 +129,14 @@ fn the_flow_shows_events_as_they_come() {
         .1;
     let kinds: Vec<&str> = kinds.iter().filter_map(|e| e["kind"].as_str()).collect();
     assert_eq!(kinds, ["job.claimed", "job.ended"]);
+    // Whoever was faster, the dispatch is an event.
+    for _ in 0..8 {
+        let id = fleet.dispatch(&["--wait", "--", "true"]);
+        let id = id.lines().next().unwrap();
+        let (_, events) = fleet.home.json_lines(&["flow", "--job", id]);
+        let kinds: Vec<&str> = events.iter().filter_map(|e| e["kind"].as_str()).collect();
+        assert_eq!(kinds, ["job.queued", "job.claimed", "job.ended"]);
+    }
     assert_eq!(
         fleet
             .home
@@ -246,6 +254,22 @@ fn settings_say_where_they_come_from() {
 }
 
 #[test]
+fn settings_of_a_fleet_are_the_ones_that_hold() {
+    let fleet = Fleet::up("laptop", 1);
+    let rows = fleet.json(&["config", "show"]);
+    let row = |key: &str| {
+        let rows = rows.as_array().unwrap();
+        let row = rows.iter().find(|r| r["key"] == key).unwrap();
+        [row["value"].clone(), row["origin"].clone()]
+    };
+    assert_eq!(
+        row("hub"),
+        [fleet.url.as_str(), "credentials/operator.creds"]
+    );
+    assert_eq!(row("machine"), ["laptop", "credentials/laptop.creds"]);
+}
+
+#[test]
 fn help_version_and_completions_need_nothing() {
     let home = Home::new();
     let help = home.run(&["--help"]);
@@ -268,5 +292,14 @@ fn help_version_and_completions_need_nothing() {
             "{shell}"
         );
     }
+    for (words, expected) in [(&[][..], "dispatch"), (&["hub"], "install-server")] {
+        let bare = home.run::<&str>(words);
+        assert_eq!((bare.code, bare.out.as_str()), (64, ""), "{bare:?}");
+        assert!(
+            bare.err.contains(expected) && !bare.err.contains("login-env"),
+            "{bare:?}"
+        );
+    }
+    assert_eq!(home.run(&["--json"]).code, 64);
     assert!(!home.fleet().exists(), "nothing was written");
 }

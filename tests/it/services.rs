@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::harness::{Fleet, Home, Running, alive, eventually};
+use crate::harness::{Fleet, Home, Running, alive, eventually, signal_process};
 use crate::json::matches_example;
 
 #[test]
@@ -195,4 +195,104 @@ fn a_demonstration_has_four_machines_and_work_for_them() {
     let home = fleet.home.fleet().join("demo");
     assert_eq!(std::fs::read_dir(home).unwrap().count(), 3);
     assert_eq!(fleet.hub.stop(), 0);
+}
+
+#[test]
+fn a_command_waits_for_a_server_that_is_being_started_again() {
+    let fleet = Fleet::up("studio", 1);
+    let pid = fleet.home.fleet().join("hub/nats-server.pid");
+    let before = std::fs::read_to_string(&pid).unwrap();
+    signal_process(before.trim().parse().unwrap(), Signal::KILL);
+    let jobs = fleet.run(&["jobs"]);
+    // On a machine under load the server may need longer; then it says that it is on its way.
+    assert!(
+        jobs.code == 0 || jobs.err.contains("its server is being started"),
+        "{jobs:?}"
+    );
+    assert!(!jobs.err.contains("fleet up"), "{jobs:?}");
+    let reason = eventually("the restart is told", || {
+        let (_, events) = fleet
+            .home
+            .json_lines(&["flow", "--kind", "hub.server_restarted"]);
+        let event = events.last()?;
+        Some(event["data"]["detail"]["reason"].as_str()?.to_owned())
+    });
+    assert!(!reason.contains("[INF]"), "{reason}");
+}
+
+#[test]
+fn an_agent_says_that_it_waits_for_the_hub_and_status_knows() {
+    let fleet = Fleet::hub_alone();
+    let home = Home::new();
+    let file = home.user().join("mini.creds");
+    let file = file.to_str().unwrap();
+    fleet
+        .run(&["hub", "credentials", "--machine", "mini", "--out", file])
+        .ok();
+    let agent = Running::start(home.command(&[
+        "--json",
+        "--hub",
+        "nats://127.0.0.1:1",
+        "agent",
+        "run",
+        "--tether",
+        "--credentials",
+        file,
+    ]));
+    assert_eq!(agent.json_line()["event"], "started");
+    let waiting = agent.json_line();
+    assert_eq!(waiting["event"], "waiting");
+    assert_eq!(waiting["hubs"][0], "nats://127.0.0.1:1");
+    let status = home.json(&["agent", "status"]);
+    assert_eq!(status["connected"], false);
+
+    // Another one in the same home is refused before it leaves anything there.
+    let other = home.user().join("other.creds");
+    let other = other.to_str().unwrap();
+    fleet
+        .run(&["hub", "credentials", "--machine", "other", "--out", other])
+        .ok();
+    let second = home.run(&["agent", "run", "--credentials", other]);
+    assert_eq!(second.code, 78, "{second:?}");
+    assert!(second.err.contains("already runs"), "{second:?}");
+    assert_eq!(second.out, "");
+    assert!(!home.fleet().join("credentials/other.creds").exists());
+    agent.kill();
+}
+
+#[test]
+fn credentials_of_a_hub_on_every_address_name_its_addresses() {
+    let fleet = Fleet::hub_alone();
+    let home = &fleet.home;
+    // Tests listen on loopback only: the record says what a hub on every address would say.
+    let record = home.fleet().join("hub/hub.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    let mut said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let listen = said["listen"].as_str().unwrap();
+    said["listen"] = listen.replace("127.0.0.1", "0.0.0.0").into();
+    std::fs::write(&record, said.to_string()).unwrap();
+    let file = home.user().join("mini.creds");
+    let written = home.json(&[
+        "hub",
+        "credentials",
+        "--machine",
+        "mini",
+        "--out",
+        file.to_str().unwrap(),
+    ]);
+    let hubs: Vec<&str> = written["hubs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|hub| hub.as_str())
+        .collect();
+    let port = hubs[0].rsplit(':').next().unwrap();
+    assert!(
+        hubs.len() <= 16 && hubs.iter().all(|hub| hub.ends_with(port)),
+        "{hubs:?}"
+    );
+    assert!(
+        hubs.iter().all(|hub| !hub.contains("127.0.0.1")),
+        "{hubs:?}"
+    );
 }
