@@ -75,7 +75,7 @@ async fn tell_link(cx: &mut Context, hubs: &[String]) -> Result<(), Failure> {
         if status.connected {
             break;
         }
-        let why = status.last_error.unwrap_or_else(|| "no answer".to_owned());
+        let why = words_for(status.last_error.as_deref());
         if told.as_ref() != Some(&why) {
             let text = format!("waiting for the hub at {}: {why}\n", hubs.join(", "));
             let value = serde_json::json!({ "event": "waiting", "hubs": hubs, "reason": why });
@@ -89,6 +89,15 @@ async fn tell_link(cx: &mut Context, hubs: &[String]) -> Result<(), Failure> {
         cx.show(&Said { value, text })?;
     }
     std::future::pending().await
+}
+
+/// Why the hub is not there, in words of ours where they say more.
+fn words_for(error: Option<&str>) -> String {
+    match error {
+        None => "no answer yet".to_owned(),
+        Some(text) if text.contains("DNS") => "its name has no address here".to_owned(),
+        Some(text) => crate::output::escape::one_line(text),
+    }
 }
 
 /// Waits for an agent; each wish to stop is stronger than the last.
@@ -160,4 +169,19 @@ pub(crate) fn status(cx: &mut Context) -> Outcome {
     })?;
     cx.show(&Shown(status))?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_an_address_is_told_in_words() {
+        assert_eq!(
+            words_for(Some("nats: DNS error")),
+            "its name has no address here"
+        );
+        assert_eq!(words_for(Some("nats: a\nb")), r"nats: a\nb");
+        assert_eq!(words_for(None), "no answer yet");
+    }
 }
