@@ -178,6 +178,15 @@ impl Bus {
         &self.client
     }
 
+    /// Refuses what must not be queued for a reconnect: a claim or a lease could arrive long after
+    /// what it goes by has changed.
+    pub(crate) fn only_now(&self) -> Result<(), BusError> {
+        match self.client.connection_state() {
+            async_nats::connection::State::Connected => Ok(()),
+            _ => Err(BusError::Closed("the link is down".to_owned())),
+        }
+    }
+
     /// Stores a message and waits until the hub has it on disk; its sequence.
     ///
     /// # Errors

@@ -115,10 +115,7 @@ impl Bus {
         time: Time,
         record: &Record,
     ) -> Result<u64, BusError> {
-        if self.client().connection_state() != async_nats::connection::State::Connected {
-            // Queued for a reconnect, a claim could arrive long after the job has ended.
-            return Err(BusError::Closed("the link is down".to_owned()));
-        }
+        self.only_now()?;
         let payload = encode(job, writer, time, record)?;
         let filter = subject::job_all(job);
         let options = Store {

@@ -1,104 +1,151 @@
 //! The keeper's shell: tails the journal, the leases and the registry, and carries out what the
 //! contract's [`fleet_contract::keeper::Keeper`] wants done. Runs inside the hub process only.
+//! Its loop waits for events alone, never for an answer: acts run beside it.
 
-use std::collections::HashMap;
+mod errands;
+mod work;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_contract::event::kind;
-use fleet_contract::ids::{MachineId, Writer};
-use fleet_contract::job::Applied;
-use fleet_contract::keeper::{Act, Keeper, Retention};
-use fleet_contract::lease::LeaseRecord;
-use fleet_contract::machine::{self, Presence, Service};
+use fleet_contract::ids::{JobId, MachineId, Writer};
+use fleet_contract::job::{Applied, Void};
+use fleet_contract::keeper::{Act, Keeper, Pace, Retention};
+use fleet_contract::machine;
 use fleet_contract::spec::Target;
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::bus::{Bus, BusError, Stored};
+use crate::bus::{Bus, BusError, Stored, Usage};
 use crate::clock;
 use crate::flow::NewEvent;
 use crate::hub::{Identity, PeerEventKind, Permission};
 use crate::journal::Entry;
 use crate::registry::{decode_lease, decode_presence};
-use crate::subject::{self, HUB, stream};
+use crate::subject::{self, stream};
 use crate::tail::{From, Next, Tail};
 
-/// Acts carried out side by side at the most.
-const ACTS_AT_ONCE: usize = 16;
+use errands::Errands;
+use work::{Key, Outcome, Sign};
+
+/// Errands of one lane carried out side by side at the most.
+const AT_ONCE: usize = 16;
 /// First and longest pause before a keeper whose link broke starts anew.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// What a stored message takes besides subject and payload, about.
+const MESSAGE_OVERHEAD: u64 = 64;
+/// Voids found while the journal is read for the first time that are told, at the most.
+const UNTOLD_MAX: usize = 1024;
+/// Jobs named in the event about those that were removed.
+const NAMED_MAX: usize = 100;
 
 /// Runs the keeper until its task is ended. `system` is a connection of the system account, which
 /// hears who leaves; `identity` tells who that was.
 pub async fn run(
     bus: Bus,
     system: async_nats::Client,
-    identity: std::sync::Arc<Identity>,
+    identity: Arc<Identity>,
     retention: Retention,
     boot: String,
 ) {
+    run_at(bus, system, identity, retention, boot, Pace::default()).await;
+}
+
+/// As [`run`], at another pace than the contract's: for tests.
+pub async fn run_at(
+    bus: Bus,
+    system: async_nats::Client,
+    identity: Arc<Identity>,
+    retention: Retention,
+    boot: String,
+    pace: Pace,
+) {
     let mut pause = RESTART_PAUSE.0;
-    let mut events = 0;
+    let mut shell = Shell {
+        bus,
+        identity,
+        boot,
+        keeper: Keeper::new(clock::boot_time(), retention).with_pace(pace),
+        machines: HashMap::new(),
+        errands: Errands::new(),
+        events: 0,
+        caught_up: false,
+        untold: BTreeMap::new(),
+        room: Room::default(),
+    };
     loop {
-        let mut shell = Shell::new(&bus, &identity, retention, &boot, events);
         if let Err(error) = Box::pin(shell.work(&system)).await {
             tracing::warn!(%error, "the keeper starts anew");
         }
-        events = shell.events;
+        shell.keeper = Keeper::new(clock::boot_time(), retention).with_pace(pace);
+        shell.machines.clear();
+        shell.caught_up = false;
+        shell.untold.clear();
+        shell.room = Room::default();
         tokio::time::sleep(clock::jittered(pause)).await;
         pause = (pause * 2).min(RESTART_PAUSE.1);
     }
 }
 
-/// What an act brought.
-enum Outcome {
-    Nothing,
-    TicketGone(fleet_contract::ids::JobId, u64),
-    LeaseTaken(MachineId, u64),
-    Cleared(fleet_contract::ids::JobId),
-    Purged(fleet_contract::ids::JobId),
-}
-
-struct Shell<'a> {
-    bus: &'a Bus,
-    identity: &'a Identity,
-    boot: &'a str,
+struct Shell {
+    bus: Bus,
+    identity: Arc<Identity>,
+    boot: String,
     keeper: Keeper,
     /// Machines by what is known of their presence.
     machines: HashMap<MachineId, Beat>,
+    errands: Errands<Key, Outcome>,
     events: u64,
+    /// Whether the journal was read to its end once.
+    caught_up: bool,
+    /// Void records from before this keeper that nobody has said anything over: only these can be
+    /// news to anybody.
+    untold: BTreeMap<JobId, NewEvent>,
+    room: Room,
+}
+
+/// What is known of the room in the journal.
+#[derive(Debug, Default)]
+struct Room {
+    /// Whether a look is under way.
+    looks: bool,
+    /// As it was at the last look; none before the first.
+    limit: Option<u64>,
+    /// Whether it was too full then.
+    over: bool,
+    /// Bytes that came since.
+    grown: u64,
+    /// Whether a job has ended or gone since.
+    freed: bool,
+    /// Jobs removed while it was too full that were not told yet.
+    removed: Vec<JobId>,
+}
+
+impl Room {
+    /// Whether it is time to look again: after each hundredth that came, and where the journal is
+    /// too full after each job that ended or went.
+    fn is_due(&self) -> bool {
+        let enough = |limit| self.grown > limit / 100 || (self.over && self.freed);
+        !self.looks && self.limit.is_none_or(enough)
+    }
 }
 
 /// A machine's last presence.
 #[derive(Debug, Clone, Copy, Default)]
 struct Beat {
     seq: u64,
+    /// How long after its beat it is lost.
+    patience: Option<Duration>,
     /// When it is lost, unless it speaks before.
     lost_at: Option<Instant>,
     /// Whether its queues exist.
     served: bool,
 }
 
-impl<'a> Shell<'a> {
-    fn new(
-        bus: &'a Bus,
-        identity: &'a Identity,
-        retention: Retention,
-        boot: &'a str,
-        events: u64,
-    ) -> Self {
-        let keeper = Keeper::new(clock::boot_time(), retention);
-        Self {
-            bus,
-            identity,
-            boot,
-            keeper,
-            machines: HashMap::new(),
-            events,
-        }
-    }
-
+impl Shell {
     async fn work(&mut self, system: &async_nats::Client) -> Result<(), BusError> {
         // Before the registry is read, so that no closed connection falls between the two.
         let disconnects = format!("$SYS.ACCOUNT.{}.DISCONNECT", self.identity.account());
@@ -106,131 +153,158 @@ impl<'a> Shell<'a> {
             .subscribe(disconnects)
             .await
             .map_err(|e| BusError::Closed(e.to_string()))?;
-        let mut journal = Tail::open(
-            self.bus,
-            stream::JOB,
-            &[subject::JOBS.to_owned()],
-            From::First,
-        )
-        .await?;
-        let mut leases = Tail::open(
-            self.bus,
-            stream::LEASE,
-            &[subject::LEASES.to_owned()],
-            From::LastOfEach,
-        )
-        .await?;
-        let mut machines = Tail::open(
-            self.bus,
-            stream::PRES,
-            &[subject::PRESENCES.to_owned()],
-            From::LastOfEach,
-        )
-        .await?;
-        let mut caught_up = false;
+        let all = |subjects: &str| [subjects.to_owned()];
+        let (jobs, every) = (all(subject::JOBS), From::LastOfEach);
+        let mut journal = Tail::open(&self.bus, stream::JOB, &jobs, From::First).await?;
+        let mut leases = Tail::open(&self.bus, stream::LEASE, &all(subject::LEASES), every).await?;
+        let mut machines =
+            Tail::open(&self.bus, stream::PRES, &all(subject::PRESENCES), every).await?;
+        let mut link = self.bus.status();
         loop {
-            let due = if caught_up {
-                self.keeper.next_due(clock::now(), clock::boot_time())
-            } else {
-                None
-            };
-            let due = due.map(|pause| Instant::now() + pause);
-            let silent = self.machines.values().filter_map(|beat| beat.lost_at).min();
+            let next = self.next_turn();
             let timer = async {
-                match due.into_iter().chain(silent).min() {
+                match next {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 next = journal.next() => match next? {
-                    Next::Message(message, _) => self.record(&message).await,
-                    Next::CaughtUp => caught_up = true,
+                    Next::Message(message, _) => self.record(&message),
+                    Next::CaughtUp => self.caught_up(),
                 },
                 next = leases.next() => if let Next::Message(message, _) = next? {
-                    self.lease(&message).await;
+                    self.lease(&message);
                 },
                 next = machines.next() => if let Next::Message(message, _) = next? {
-                    self.presence(&message).await;
+                    self.presence(&message);
                 },
-                Some(message) = disconnects.next() => self.disconnected(&message.payload).await,
+                Some(message) = disconnects.next() => self.disconnected(&message.payload),
+                outcome = self.errands.next() => self.done(outcome),
+                Ok(()) = link.changed() => {}
                 () = timer => {}
             }
-            self.lose_the_silent().await;
-            if caught_up {
-                self.act().await;
-            }
+            self.turn(leases.follows() && machines.follows());
         }
     }
 
-    async fn record(&mut self, message: &Stored) {
+    /// When there is something to do though nothing comes.
+    fn next_turn(&self) -> Option<Instant> {
+        let due = if self.caught_up {
+            self.keeper.next_due(clock::now(), clock::boot_time())
+        } else {
+            None
+        };
+        let due = due.map(|pause| Instant::now() + pause);
+        let silent = self.machines.values().filter_map(|beat| beat.lost_at).min();
+        due.into_iter().chain(silent).min()
+    }
+
+    /// Everything that may be due after something came.
+    fn turn(&mut self, hears: bool) {
+        if self.keeper.turns(clock::boot_time(), hears) {
+            tracing::debug!(hears, "silence counts anew");
+            for beat in self.machines.values_mut() {
+                // One that is on its way to be marked as lost is found to speak, or not.
+                if beat.lost_at.is_some() {
+                    beat.lost_at = beat.patience.map(|span| Instant::now() + span);
+                }
+            }
+        }
+        self.lose_the_silent();
+        if self.caught_up {
+            for act in self.keeper.due(clock::now(), clock::boot_time()) {
+                self.begin(act);
+            }
+            self.look_for_room();
+        }
+    }
+
+    fn caught_up(&mut self) {
+        self.caught_up = true;
+        for (_, event) in std::mem::take(&mut self.untold) {
+            self.tell(event);
+        }
+    }
+
+    fn record(&mut self, message: &Stored) {
         let Some(entry) = Entry::of(message) else {
             return;
         };
         let time = entry.time();
+        let (job, seq) = (entry.job, entry.seq);
         let record = entry
             .record
             .as_ref()
             .map(|(_, record)| record)
             .map_err(Clone::clone);
-        let applied = self.keeper.record(
-            entry.job,
-            entry.seq,
-            time,
-            &entry.writer,
-            record,
-            entry.stored,
-        );
+        let applied = self
+            .keeper
+            .record(job, seq, time, &entry.writer, record, entry.stored);
+        let bytes = message.subject.len() + message.payload.len();
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX) + MESSAGE_OVERHEAD;
+        self.keeper.grew(job, bytes);
+        self.room.grown = self.room.grown.saturating_add(bytes);
+        let known = self.keeper.job(job);
+        self.room.freed |= known.is_some_and(|job| job.state.word().is_terminal());
+        if known.is_none() && message.smuggled {
+            // Nobody wrote it whose word it could be, and it keeps the first record out.
+            self.begin(Act::Purge { job, up_to: seq });
+        }
         if let Applied::Void(void) = applied {
-            let machine = match entry.writer {
-                Writer::Machine(machine) => Some(machine),
-                _ => None,
-            };
-            let detail = json!({ "seq": entry.seq, "reason": void.to_string() });
-            self.tell(NewEvent {
-                kind: kind::JOURNAL_VOID,
-                machine,
-                job: Some(entry.job),
-                attempt: None,
-                detail,
-            })
-            .await;
+            self.void(job, seq, entry.writer, &void);
+        } else {
+            self.untold.remove(&job);
         }
     }
 
-    async fn lease(&mut self, message: &Stored) {
+    fn void(&mut self, job: JobId, seq: u64, writer: Writer, void: &Void) {
+        let machine = match writer {
+            Writer::Machine(machine) => Some(machine),
+            _ => None,
+        };
+        let event = NewEvent {
+            kind: kind::JOURNAL_VOID,
+            machine,
+            job: Some(job),
+            attempt: None,
+            detail: json!({ "seq": seq, "reason": void.to_string() }),
+        };
+        if self.caught_up {
+            self.tell(event);
+        } else if self.untold.len() < UNTOLD_MAX || self.untold.contains_key(&job) {
+            self.untold.insert(job, event);
+        } else {
+            tracing::warn!(%job, seq, "a void record that is not told: there are too many");
+        }
+    }
+
+    fn lease(&mut self, message: &Stored) {
         match decode_lease(message) {
             Ok(record) => self.keeper.lease(&record, message.seq, clock::boot_time()),
-            Err(error) => self.malformed(message, &error.to_string()).await,
+            Err(error) => self.malformed(message, &error.to_string()),
         }
     }
 
-    async fn presence(&mut self, message: &Stored) {
+    fn presence(&mut self, message: &Stored) {
         let presence = match decode_presence(message) {
             Ok(presence) => presence,
-            Err(error) => return self.malformed(message, &error.to_string()).await,
+            Err(error) => return self.malformed(message, &error.to_string()),
         };
         let beat = self.machines.entry(presence.machine.clone()).or_default();
         beat.seq = message.seq;
-        beat.lost_at = machine::lost_after(&presence).map(|after| Instant::now() + after);
-        if beat.served {
-            return;
-        }
-        match self
-            .bus
-            .ensure_queues(&Target::Pin(presence.machine.clone()))
-            .await
-        {
-            Ok(()) => beat.served = true,
-            Err(error) => {
-                tracing::warn!(%error, machine = %presence.machine, "cannot make the machine's queues");
-            }
+        beat.patience = machine::lost_after(&presence);
+        beat.lost_at = beat.patience.map(|after| Instant::now() + after);
+        if !beat.served {
+            let key = Key::Serve(presence.machine.clone());
+            let errand = work::serve(self.bus.clone(), presence.machine);
+            self.errands.add("queues", AT_ONCE, key, errand);
         }
     }
 
     /// The connection of a machine closed: without goodbye, it is lost, unless it has spoken over a
     /// later connection.
-    async fn disconnected(&mut self, payload: &[u8]) {
+    fn disconnected(&mut self, payload: &[u8]) {
         let Some(peer) = self.identity.peer_event(payload) else {
             return;
         };
@@ -242,229 +316,118 @@ impl<'a> Shell<'a> {
         };
         let reason = peer.reason.as_deref().unwrap_or("its connection closed");
         let reason = format!("{reason}, without goodbye");
-        self.lose(&machine, &reason, |seen, _| {
-            seen.connection == peer.connection
-        })
-        .await;
+        self.lose(machine, Sign::Connection(peer.connection), reason);
     }
 
     /// Machines whose beats stopped while their connection stayed.
-    async fn lose_the_silent(&mut self) {
+    fn lose_the_silent(&mut self) {
         let now = Instant::now();
-        let silent: Vec<(MachineId, u64)> = self
-            .machines
-            .iter()
-            .filter(|(_, beat)| beat.lost_at.is_some_and(|at| at <= now))
-            .map(|(machine, beat)| (machine.clone(), beat.seq))
-            .collect();
-        for (machine, seq) in silent {
-            if let Some(beat) = self.machines.get_mut(&machine) {
+        let mut silent = Vec::new();
+        for (machine, beat) in &mut self.machines {
+            if beat.lost_at.is_some_and(|at| at <= now) {
                 beat.lost_at = None;
+                silent.push((machine.clone(), beat.seq));
             }
-            self.lose(&machine, "its beats stopped", |_, found| found == seq)
-                .await;
+        }
+        for (machine, seq) in silent {
+            self.lose(machine, Sign::Beat(seq), "its beats stopped".to_owned());
         }
     }
 
-    async fn lose(
-        &mut self,
-        machine: &MachineId,
-        reason: &str,
-        is_it: impl Fn(&Presence, u64) -> bool,
-    ) {
-        match self.mark_lost(machine, is_it).await {
-            Ok(Some(host)) => {
-                let detail = json!({ "reason": reason, "host": host });
-                self.tell(NewEvent::of_machine(kind::MACHINE_LOST, machine, detail))
-                    .await;
-            }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, %machine, "cannot mark the machine as lost"),
-        }
+    fn lose(&mut self, machine: MachineId, sign: Sign, reason: String) {
+        let key = Key::Lost(machine.clone(), sign);
+        let errand = work::lose(self.bus.clone(), machine, sign, reason);
+        self.errands.add(stream::PRES, AT_ONCE, key, errand);
     }
 
-    /// Marks a machine as lost, unless it has said goodbye or spoken since; its host.
-    async fn mark_lost(
-        &self,
-        machine: &MachineId,
-        is_it: impl Fn(&Presence, u64) -> bool,
-    ) -> Result<Option<String>, BusError> {
-        let Some(message) = self
-            .bus
-            .last(stream::PRES, &subject::presence(machine))
-            .await?
-        else {
-            return Ok(None);
-        };
-        let Ok(mut presence) = decode_presence(&message) else {
-            return Ok(None);
-        };
-        if matches!(presence.service, Service::Offline | Service::Lost)
-            || !is_it(&presence, message.seq)
-        {
-            return Ok(None);
-        }
-        presence.service = Service::Lost;
-        presence.lost_at = Some(clock::now());
-        match self.bus.beat(&presence, Some(message.seq)).await {
-            Ok(_) => Ok(Some(presence.host)),
-            // It spoke in between: not lost.
-            Err(BusError::Moved(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+    fn begin(&mut self, act: Act) {
+        let (lane, key) = work::lane_of(&act);
+        let errand = work::carry_out(self.bus.clone(), act);
+        self.errands.add(lane, AT_ONCE, key, errand);
     }
 
-    async fn act(&mut self) {
-        let acts = self.keeper.due(clock::now(), clock::boot_time());
-        if acts.is_empty() {
+    /// Looks how full the journal is where enough has come or gone since the last look.
+    fn look_for_room(&mut self) {
+        if !self.room.is_due() {
             return;
         }
-        let outcomes: Vec<Outcome> = {
-            let this = &*self;
-            futures_util::stream::iter(acts)
-                .map(|act| async move {
-                    this.carry_out(&act).await.unwrap_or_else(|error| {
-                        tracing::debug!(%error, ?act, "an act of the keeper failed; it is due again");
-                        Outcome::Nothing
-                    })
-                })
-                .buffer_unordered(ACTS_AT_ONCE)
-                .collect()
-                .await
-        };
-        for outcome in outcomes {
-            match outcome {
-                Outcome::Nothing => {}
-                Outcome::TicketGone(job, revision) => self.keeper.ticket_gone(job, revision),
-                Outcome::Cleared(job) => self.keeper.cleared(job, clock::now()),
-                Outcome::Purged(job) => self.keeper.purged(job),
-                Outcome::LeaseTaken(machine, seq) => {
-                    let (now, draw) = (clock::now(), clock::draw());
-                    self.keeper
-                        .lease_taken(&machine, seq, clock::boot_time(), now, draw);
-                    self.tell(NewEvent::of_machine(
-                        kind::LEASE_TAKEN,
-                        &machine,
-                        json!({ "seq": seq }),
-                    ))
-                    .await;
+        let errand = work::look(self.bus.clone(), self.room.over);
+        self.errands.add("room", 1, Key::Look, errand);
+        (self.room.grown, self.room.freed, self.room.looks) = (0, false, true);
+    }
+
+    fn room(&mut self, usage: Usage) {
+        self.room.looks = false;
+        self.room.limit = Some(usage.max_bytes);
+        self.room.over = self.keeper.journal_holds(usage.bytes, usage.max_bytes);
+        let removed = std::mem::take(&mut self.room.removed);
+        if removed.is_empty() {
+            return;
+        }
+        let named: Vec<JobId> = removed.iter().copied().take(NAMED_MAX).collect();
+        let detail = json!({
+            "reason": "the journal was nearly full",
+            "count": removed.len(),
+            "jobs": named,
+            "bytes": usage.bytes,
+            "max_bytes": usage.max_bytes,
+        });
+        self.tell(NewEvent {
+            kind: kind::JOB_PURGED,
+            machine: None,
+            job: None,
+            attempt: None,
+            detail,
+        });
+    }
+
+    fn done(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Nothing => {}
+            Outcome::TicketGone(job, revision) => self.keeper.ticket_gone(job, revision),
+            Outcome::Cleared(job) => self.keeper.cleared(job, clock::now()),
+            Outcome::Purged(job) => {
+                self.keeper.purged(job);
+                self.room.freed = true;
+                if self.room.over {
+                    self.room.removed.push(job);
                 }
             }
+            Outcome::LeaseTaken(machine, seq) => {
+                let (now, draw) = (clock::now(), clock::draw());
+                let boot = clock::boot_time();
+                self.keeper.lease_taken(&machine, seq, boot, now, draw);
+                let detail = json!({ "seq": seq });
+                self.tell(NewEvent::of_machine(kind::LEASE_TAKEN, &machine, detail));
+            }
+            Outcome::Served(machine) => {
+                self.machines.entry(machine).or_default().served = true;
+            }
+            Outcome::Lost(machine, reason, host) => {
+                let detail = json!({ "reason": reason, "host": host });
+                self.tell(NewEvent::of_machine(kind::MACHINE_LOST, &machine, detail));
+            }
+            Outcome::Holds(usage) => self.room(usage),
         }
     }
 
-    async fn carry_out(&self, act: &Act) -> Result<Outcome, BusError> {
-        match act {
-            Act::Append { job, record } => {
-                match self
-                    .bus
-                    .append(*job, &Writer::Keeper, clock::now(), record)
-                    .await
-                {
-                    // Somebody else was faster: the next record says what holds.
-                    Ok(_) | Err(BusError::Moved(_)) => Ok(Outcome::Nothing),
-                    Err(error) => Err(error),
-                }
-            }
-            Act::Issue {
-                job,
-                after,
-                target,
-                cause,
-            } => {
-                let Some(whole) = self.bus.job(*job).await? else {
-                    return Ok(Outcome::Nothing);
-                };
-                if whole.last_seq != *after {
-                    return Ok(Outcome::Nothing);
-                }
-                let (ticket, work_seq) = self.bus.issue(&whole, *after, target).await?;
-                let now = clock::now();
-                let Some(record) = self
-                    .keeper
-                    .queued(*job, *after, ticket, work_seq, *cause, now)
-                else {
-                    return Ok(Outcome::Nothing);
-                };
-                match self.bus.append(*job, &Writer::Keeper, now, &record).await {
-                    Ok(_) | Err(BusError::Moved(_)) => Ok(Outcome::Nothing),
-                    Err(error) => Err(error),
-                }
-            }
-            Act::CheckTicket {
-                job,
-                revision,
-                target,
-                work_seq,
-            } => {
-                let there = self
-                    .bus
-                    .at(subject::ticket_stream(target), *work_seq)
-                    .await?
-                    .is_some();
-                Ok(if there {
-                    Outcome::Nothing
-                } else {
-                    Outcome::TicketGone(*job, *revision)
-                })
-            }
-            Act::TakeLease { machine, expect } => {
-                let record = LeaseRecord::Hub {
-                    machine: machine.clone(),
-                };
-                match self.bus.append_lease(&record, *expect).await {
-                    Ok(seq) => Ok(Outcome::LeaseTaken(machine.clone(), seq)),
-                    // What cannot be read renews nothing, but it is what lies on the lease now.
-                    Err(BusError::Moved(_)) => match self.bus.unreadable_lease(machine).await? {
-                        Some(seq) => match self.bus.append_lease(&record, seq).await {
-                            Ok(seq) => Ok(Outcome::LeaseTaken(machine.clone(), seq)),
-                            Err(BusError::Moved(_)) => Ok(Outcome::Nothing),
-                            Err(error) => Err(error),
-                        },
-                        None => Ok(Outcome::Nothing),
-                    },
-                    Err(error) => Err(error),
-                }
-            }
-            Act::Clear { job } => {
-                for (stream, filter) in subject::tickets_of(*job) {
-                    self.bus.purge(stream, &filter, None).await?;
-                }
-                Ok(Outcome::Cleared(*job))
-            }
-            Act::Purge { job, up_to } => {
-                self.bus
-                    .purge(stream::LOG, &subject::log_all(*job), None)
-                    .await?;
-                self.bus
-                    .purge(stream::JOB, &subject::job_all(*job), Some(*up_to))
-                    .await?;
-                Ok(Outcome::Purged(*job))
-            }
-        }
-    }
-
-    async fn malformed(&mut self, message: &Stored, why: &str) {
+    fn malformed(&mut self, message: &Stored, why: &str) {
         let detail = json!({ "subject": message.subject, "seq": message.seq, "reason": why });
-        let event = NewEvent {
+        self.tell(NewEvent {
             kind: kind::MESSAGE_MALFORMED,
             machine: None,
             job: None,
             attempt: None,
             detail,
-        };
-        self.tell(event).await;
+        });
     }
 
-    async fn tell(&mut self, event: NewEvent) {
+    /// Tells an event, after all earlier ones.
+    fn tell(&mut self, event: NewEvent) {
         self.events += 1;
-        if let Err(error) = self
-            .bus
-            .put_event(HUB, &event, self.boot, self.events)
-            .await
-        {
-            tracing::warn!(%error, kind = event.kind, "an event was not stored");
-        }
+        let (seq, boot) = (self.events, self.boot.clone());
+        let errand = work::tell(self.bus.clone(), event, boot, seq);
+        self.errands.add(stream::FLOW, 1, Key::Event(seq), errand);
     }
 }
 

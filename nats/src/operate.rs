@@ -43,7 +43,7 @@ pub enum DispatchError {
     NobodyCan(String),
     /// The journal or the queue is nearly full.
     #[error(
-        "the hub is nearly full: {stream} holds {bytes} of {max_bytes} bytes; raise its limit, or purge old jobs"
+        "the hub is nearly full: {stream} holds {bytes} of {max_bytes} bytes; jobs that have ended make room within minutes, so try again, or end some that wait or run: `fleet jobs`, `fleet cancel`"
     )]
     NearlyFull {
         /// Which stream.

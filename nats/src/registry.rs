@@ -178,8 +178,10 @@ impl Bus {
     /// Appends to a machine's lease, expecting its last sequence.
     ///
     /// # Errors
-    /// `Moved` where it is another.
+    /// `Moved` where it is another; `Closed` while the link is down: queued for the reconnect, the
+    /// hub's record would overtake the renewal that the machine could not send either.
     pub async fn append_lease(&self, record: &LeaseRecord, expect: u64) -> Result<u64, BusError> {
+        self.only_now()?;
         let (machine, holder) = match record {
             LeaseRecord::Agent { machine, .. } => (machine, machine.as_str()),
             LeaseRecord::Hub { machine } => (machine, HUB),

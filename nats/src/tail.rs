@@ -180,6 +180,13 @@ impl Tail {
         }
     }
 
+    /// Whether it follows its stream right now: the link is up, and its consumer was made over it.
+    pub(crate) fn follows(&self) -> bool {
+        let status = self.bus.status();
+        let status = status.borrow();
+        status.state == LinkState::Connected && status.disconnects == self.disconnects
+    }
+
     /// The sequence of the last message read.
     #[must_use]
     pub fn last_seq(&self) -> u64 {

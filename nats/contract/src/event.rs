@@ -36,7 +36,7 @@ pub mod kind {
     pub const HUB_SERVER_RESTARTED: &str = "hub.server_restarted";
     /// The hub stops in order.
     pub const HUB_STOPPING: &str = "hub.stopping";
-    /// The keeper removed the journal of an old job.
+    /// The keeper removed ended jobs before their time because the journal was nearly full: which.
     pub const JOB_PURGED: &str = "hub.job_purged";
     /// The keeper took over a machine's lease.
     pub const LEASE_TAKEN: &str = "hub.lease_taken";

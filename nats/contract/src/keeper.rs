@@ -32,6 +32,18 @@ pub const PURGE_AGE_MIN: Duration = Duration::from_secs(90);
 /// [`crate::ticket::CLAIM_FRESH`]).
 pub const CLEAR_BEFORE_PURGE: Duration = Duration::from_secs(60);
 
+/// Where the journal holds more than this of what it may, in percent, the oldest ended jobs go
+/// before their time ([`Keeper::journal_holds`]): well before dispatch is refused.
+pub const MAKE_ROOM_ABOVE_PERCENT: u64 = 80;
+/// Down to here, in percent.
+pub const MAKE_ROOM_DOWN_TO_PERCENT: u64 = 70;
+
+/// A pause between two turns of the keeper's loop that is longer than this part of a lease is a
+/// hole: the keeper was suspended or stopped, and what it did not hear in it says nothing.
+const HOLE_PART: u32 = 2;
+/// While there is a lease to watch, the loop turns at least this many times in it.
+const TURN_PART: u32 = 4;
+
 /// How long ended jobs are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -47,6 +59,27 @@ impl Default for Retention {
         Self {
             age: Duration::from_secs(7 * 24 * 3600),
             count: 20_000,
+        }
+    }
+}
+
+/// The spans that a test cannot wait for; everybody else takes the contract's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// In place of [`LEASE`].
+    pub lease: Duration,
+    /// In place of [`PURGE_AGE_MIN`].
+    pub purge_age_min: Duration,
+    /// In place of [`CLEAR_BEFORE_PURGE`].
+    pub clear_before_purge: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            lease: LEASE,
+            purge_age_min: PURGE_AGE_MIN,
+            clear_before_purge: CLEAR_BEFORE_PURGE,
         }
     }
 }
@@ -124,6 +157,8 @@ struct Kept {
     cleared_at: Option<Time>,
     /// The machine whose lease decides about its open attempt, as it stands in `running`.
     runs_on: Option<MachineId>,
+    /// What its journal takes on the hub, as far as it was told ([`Keeper::grew`]).
+    bytes: u64,
 }
 
 impl Kept {
@@ -158,7 +193,11 @@ impl LeaseSeen {
 /// The keeper.
 #[derive(Debug)]
 pub struct Keeper {
-    started: BootTime,
+    /// Since when it hears all that is said, without a hole: silence counts from here.
+    hears_since: BootTime,
+    /// When it last said whether it hears, and what.
+    turned: (BootTime, bool),
+    pace: Pace,
     retention: Retention,
     jobs: HashMap<JobId, Kept>,
     deadlines: BTreeSet<(Time, JobId)>,
@@ -178,7 +217,9 @@ impl Keeper {
     #[must_use]
     pub fn new(started: BootTime, retention: Retention) -> Self {
         Self {
-            started,
+            hears_since: started,
+            turned: (started, true),
+            pace: Pace::default(),
             retention,
             jobs: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -190,6 +231,26 @@ impl Keeper {
             urgent: Vec::new(),
             draw: 0.0,
         }
+    }
+
+    /// The same keeper at another pace than the contract's.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
+    /// To be told at each turn of the loop, before [`Keeper::due`]: whether the keeper's link is up
+    /// and its readers follow the streams. Time in which it could not hear is not silence of the
+    /// machines: what it was not told (`hears` is false) and what it slept through (a hole between
+    /// two turns) counts as a keeper's start. Whether leases are counted anew.
+    pub fn turns(&mut self, boot: BootTime, hears: bool) -> bool {
+        let (turned, heard) = std::mem::replace(&mut self.turned, (boot, hears));
+        let anew = !hears || !heard || boot.since(turned) > self.pace.lease / HOLE_PART;
+        if anew {
+            self.hears_since = boot;
+        }
+        anew
     }
 
     /// A job as the keeper knows it.
@@ -221,8 +282,10 @@ impl Keeper {
                 kept.job.skip(seq);
                 Applied::Void(void)
             }
-            // A void record before any that counts: there is nothing to say again.
-            (None, Err(void)) => return Applied::Void(void),
+            (None, Err(void)) => {
+                self.refuse_first(id, seq, writer);
+                return Applied::Void(void);
+            }
             (None, Ok(record)) => match Job::first(id, seq, time, writer, record) {
                 Ok(mut job) => {
                     job.forget_stdin();
@@ -236,19 +299,13 @@ impl Keeper {
                         ended_at: None,
                         cleared_at: None,
                         runs_on: None,
+                        bytes: 0,
                     };
                     self.jobs.insert(id, kept);
                     Applied::Changed
                 }
                 Err(void) => {
-                    if matches!(writer, Writer::Machine(_)) {
-                        // No machine begins a journal with this. It would keep the job's own first
-                        // record out for ever.
-                        self.urgent.push(Act::Purge {
-                            job: id,
-                            up_to: seq,
-                        });
-                    }
+                    self.refuse_first(id, seq, writer);
                     return Applied::Void(void);
                 }
             },
@@ -257,6 +314,22 @@ impl Keeper {
             self.touched(id, stored);
         }
         applied
+    }
+
+    /// A void record before any that counts. There is nothing to say again over it, and it would
+    /// keep the job's own first record out for ever: no machine begins a journal with this, so it
+    /// goes. (What operator or keeper wrote may be of a newer contract and stays.)
+    fn refuse_first(&mut self, job: JobId, up_to: u64, writer: &Writer) {
+        if matches!(writer, Writer::Machine(_)) {
+            self.urgent.push(Act::Purge { job, up_to });
+        }
+    }
+
+    /// A record of the job takes this many bytes on the hub.
+    pub fn grew(&mut self, id: JobId, bytes: u64) {
+        if let Some(kept) = self.jobs.get_mut(&id) {
+            kept.bytes = kept.bytes.saturating_add(bytes);
+        }
     }
 
     /// Takes in a lease's next record. What it gives up ([`LeaseRecord::gives_up`]) is due to be
@@ -431,21 +504,38 @@ impl Keeper {
         let lease = self
             .watched()
             .map(|machine| {
-                let over = self.lease_heard(machine).plus(LEASE);
+                let over = self.lease_heard(machine).plus(self.pace.lease);
                 let retry = self
                     .taking
                     .get(machine)
                     .map_or(over, |at| at.plus(ACT_TIMEOUT));
-                over.max(retry).since(boot)
+                // A hole is known by the turn that did not come.
+                over.max(retry).since(boot).min(self.pace.lease / TURN_PART)
             })
             .min();
         job.into_iter().chain(lease).min()
     }
 
-    /// Marks the oldest `count` ended jobs to be purged as soon as they may, because the journal
-    /// nears its limit.
-    pub fn purge_oldest(&mut self, count: usize) {
-        self.shed(count.saturating_sub(self.surplus.len()));
+    /// The journal holds `bytes` of `max_bytes`. Where that is more than
+    /// [`MAKE_ROOM_ABOVE_PERCENT`], the oldest ended jobs that take what is above
+    /// [`MAKE_ROOM_DOWN_TO_PERCENT`] go as soon as they may ([`PURGE_AGE_MIN`]); whether it is.
+    pub fn journal_holds(&mut self, bytes: u64, max_bytes: u64) -> bool {
+        let part = |percent: u64| max_bytes / 100 * percent;
+        if max_bytes == 0 || bytes <= part(MAKE_ROOM_ABOVE_PERCENT) {
+            return false;
+        }
+        let takes = |id: &JobId| self.jobs.get(id).map_or(0, |kept| kept.bytes);
+        let mut room: u64 = self.surplus.iter().map(|(_, id)| takes(id)).sum();
+        let mut count = 0;
+        for (_, id) in &self.ended {
+            if bytes.saturating_sub(room) <= part(MAKE_ROOM_DOWN_TO_PERCENT) {
+                break;
+            }
+            room = room.saturating_add(takes(id));
+            count += 1;
+        }
+        self.shed(count);
+        true
     }
 
     /// Machines whose leases can be over: those that hold one, so that another instance may take
@@ -465,18 +555,18 @@ impl Keeper {
         held.chain(running)
     }
 
-    /// When the machine's lease was last heard of. Counted anew after a start: nobody heard the
-    /// renewals in between.
+    /// When the machine's lease was last heard of. Counted anew after a start and after a time of
+    /// deafness: nobody heard the renewals in between.
     fn lease_heard(&self, machine: &MachineId) -> BootTime {
         self.leases
             .get(machine)
-            .map_or(self.started, |seen| seen.at.max(self.started))
+            .map_or(self.hears_since, |seen| seen.at.max(self.hears_since))
     }
 
     fn due_leases(&mut self, boot: BootTime, acts: &mut Vec<Act>) {
         let over: Vec<MachineId> = self
             .watched()
-            .filter(|machine| boot.since(self.lease_heard(machine)) >= LEASE)
+            .filter(|machine| boot.since(self.lease_heard(machine)) >= self.pace.lease)
             .filter(|machine| {
                 self.taking
                     .get(*machine)
@@ -603,13 +693,15 @@ impl Keeper {
                 JobState::Running { .. } => self.given_up(job).then_some(kept.stored),
                 state if state.word().is_terminal() => kept.ended_at.map(|at| {
                     let age = if self.surplus.contains(&(at, id)) {
-                        self.retention.age.min(PURGE_AGE_MIN)
+                        self.retention.age.min(self.pace.purge_age_min)
                     } else {
                         self.retention.age
                     };
                     match kept.cleared_at {
-                        None => at.plus(age.saturating_sub(CLEAR_BEFORE_PURGE)),
-                        Some(cleared) => at.plus(age).max(cleared.plus(CLEAR_BEFORE_PURGE)),
+                        None => at.plus(age.saturating_sub(self.pace.clear_before_purge)),
+                        Some(cleared) => {
+                            at.plus(age).max(cleared.plus(self.pace.clear_before_purge))
+                        }
                     }
                 }),
                 _ => None,

@@ -15,7 +15,8 @@ use common::{attempt_id, job_id, machine, spec, ticket_id};
 use fleet_contract::ids::{InstanceId, JobId, Lane, Writer};
 use fleet_contract::job::{Applied, Void, first_record};
 use fleet_contract::keeper::{
-    ACT_TIMEOUT, Act, CLEAR_BEFORE_PURGE, Keeper, PURGE_AGE_MIN, Retention, TICKET_CHECK_FIRST,
+    ACT_TIMEOUT, Act, CLEAR_BEFORE_PURGE, Keeper, MAKE_ROOM_ABOVE_PERCENT,
+    MAKE_ROOM_DOWN_TO_PERCENT, PURGE_AGE_MIN, Pace, Retention, TICKET_CHECK_FIRST,
     TICKET_CHECK_MAX,
 };
 use fleet_contract::lease::{BootTime, LEASE, LeaseRecord};
@@ -298,6 +299,122 @@ fn a_machine_cannot_keep_a_job_out_by_a_first_record_that_is_none() {
             up_to: 9
         }]
     );
+}
+
+#[test]
+fn nor_by_one_that_cannot_be_read_but_an_operators_may_be_of_a_newer_contract() {
+    let mut bench = long();
+    bench.garbage(job_id(1));
+    assert_eq!(
+        bench.due(),
+        [Act::Purge {
+            job: job_id(1),
+            up_to: 1
+        }]
+    );
+    // What comes in its place is the job's first record.
+    bench.queue(job_id(1));
+    assert_eq!(bench.keeper.job_count(), 1);
+    let void = Err(Void::Unreadable("newer".to_owned()));
+    let operator = Writer::Operator;
+    let now = bench.now;
+    bench.keeper.record(job_id(2), 9, now, &operator, void, now);
+    assert_eq!(bench.due(), []);
+}
+
+#[test]
+fn time_in_which_the_keeper_could_not_hear_is_no_silence() {
+    // Its link was down.
+    let mut bench = long();
+    bench.lease(5, None, &[], false);
+    bench.keeper.turns(bench.boot, true);
+    bench.pass(20 * SECOND);
+    assert!(!bench.keeper.turns(bench.boot, true));
+    bench.pass(10 * SECOND);
+    assert!(bench.keeper.turns(bench.boot, false));
+    for _ in 0..5 {
+        bench.pass(10 * SECOND);
+        assert!(bench.keeper.turns(bench.boot, false));
+        assert_eq!(bench.due(), [], "it hears nothing");
+    }
+    bench.pass(SECOND);
+    assert!(bench.keeper.turns(bench.boot, true));
+    assert_eq!(bench.due(), []);
+    let (waited, acts) = bench.wait();
+    assert_eq!(waited, LEASE);
+    assert!(matches!(&acts[..], [Act::TakeLease { expect: 5, .. }]));
+
+    // It was suspended, its link none the wiser.
+    let mut bench = long();
+    bench.lease(5, None, &[], false);
+    bench.keeper.turns(bench.boot, true);
+    bench.pass(LEASE * 3);
+    assert!(bench.keeper.turns(bench.boot, true));
+    assert_eq!(bench.due(), []);
+    assert_eq!(bench.wait().0, LEASE);
+
+    // Nobody says anything: its own turns tell that it was awake.
+    let mut bench = long();
+    bench.lease(5, None, &[], false);
+    let mut waited = Duration::ZERO;
+    loop {
+        let pause = bench.next_due().unwrap();
+        bench.pass(pause);
+        waited += pause;
+        assert!(!bench.keeper.turns(bench.boot, true), "no hole");
+        if !bench.due().is_empty() {
+            break;
+        }
+    }
+    assert_eq!(waited, LEASE);
+}
+
+#[test]
+fn another_length_of_leases_is_for_tests() {
+    let mut bench = long();
+    bench.keeper = Keeper::new(bench.boot, Retention::default()).with_pace(Pace {
+        lease: 2 * SECOND,
+        ..Pace::default()
+    });
+    bench.lease(5, None, &[], false);
+    assert_eq!(bench.wait().0, 2 * SECOND);
+}
+
+#[test]
+fn a_journal_that_fills_up_loses_its_oldest_ended_jobs_first_and_no_more_than_needed() {
+    let mut bench = long();
+    for n in 1..=5 {
+        bench.queue(job_id(n));
+        bench.keeper.grew(job_id(n), 150);
+        if n < 5 {
+            bench.claim(job_id(n), 1, 0);
+            bench.end(job_id(n), 1, Next::End, Duration::ZERO);
+        }
+        bench.keeper.grew(job_id(n), 20);
+        bench.pass(Duration::from_millis(1));
+    }
+    let holds = 850;
+    assert!(!bench.keeper.journal_holds(holds, 1100));
+    assert!(!bench.keeper.journal_holds(holds, 0), "no limit");
+    assert!(bench.keeper.journal_holds(holds, 1000));
+    assert!(bench.keeper.journal_holds(holds, 1000), "told twice");
+    const { assert!(MAKE_ROOM_ABOVE_PERCENT == 80 && MAKE_ROOM_DOWN_TO_PERCENT == 70) };
+    // 150 of 170 have to go: one job.
+    bench.pass(PURGE_AGE_MIN);
+    let cleared: Vec<Act> = bench.due();
+    assert!(
+        cleared.contains(&Act::Clear { job: job_id(1) }),
+        "{cleared:?}"
+    );
+    let clears = cleared
+        .iter()
+        .filter(|act| matches!(act, Act::Clear { .. }));
+    assert_eq!(clears.count(), 1, "{cleared:?}");
+    // It is worse than thought: what is left of the ended goes, what waits stays.
+    assert!(bench.keeper.journal_holds(2000, 1000));
+    bench.pass(SECOND);
+    let clears = bench.due();
+    assert_eq!(clears.len(), 3, "{clears:?}");
 }
 
 #[test]

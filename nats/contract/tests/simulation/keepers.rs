@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fleet_contract::ids::{JobId, MachineId, TicketId, Writer};
 use fleet_contract::job::{Job, Void};
 use fleet_contract::keeper::{Act, Keeper};
-use fleet_contract::lease::{BootTime, LeaseRecord};
+use fleet_contract::lease::{BootTime, LEASE, LeaseRecord};
 use fleet_contract::record::Cause;
 use fleet_contract::ticket::Ticket;
 
@@ -38,6 +38,12 @@ pub struct KeeperNode {
     records: usize,
     leases: usize,
     timer: Option<Micros>,
+    /// Cut off from the bus.
+    pub partitioned: bool,
+    /// Its link broke since its last turn, as far as it has noticed.
+    link_broke: bool,
+    /// Since when it hears, in truth: while it is alive and not cut off.
+    hears_since: Micros,
 }
 
 impl KeeperNode {
@@ -48,6 +54,9 @@ impl KeeperNode {
             records: 0,
             leases: 0,
             timer: None,
+            partitioned: false,
+            link_broke: false,
+            hears_since: 0,
         }
     }
 
@@ -82,9 +91,47 @@ impl World {
         let node = &mut self.keepers[k];
         node.run += 1;
         node.keeper = Some(Keeper::new(started, self.retention));
+        node.hears_since = self.now;
+        node.link_broke = false;
         (node.records, node.leases, node.timer) = (0, 0, None);
         self.keeper_tail_later(k, false);
         self.keeper_tail_later(k, true);
+    }
+
+    /// The keepers hear again what they could not; `noticed` by their links, or not at all.
+    pub fn keepers_hear_again(&mut self, noticed: bool) {
+        for node in &mut self.keepers {
+            node.hears_since = self.now;
+            node.link_broke |= noticed;
+        }
+    }
+
+    /// A keeper is cut off, and may notice it only when it is over.
+    pub fn cut_keeper(&mut self, k: usize, noticed: bool) {
+        self.keepers[k].partitioned = true;
+        self.keepers[k].link_broke |= noticed;
+    }
+
+    pub fn heal_keeper(&mut self, k: usize) {
+        let node = &mut self.keepers[k];
+        node.partitioned = false;
+        node.link_broke = true;
+        node.hears_since = self.now;
+    }
+
+    /// What the shell says at each turn of its loop.
+    fn keeper_turns(&mut self, k: usize) {
+        if self.mutant == Mutant::KeeperDoesNotWait || self.mutant == Mutant::DeafKeeper {
+            return;
+        }
+        let (boot, deaf) = (self.boot(), self.hub_down);
+        let node = &mut self.keepers[k];
+        let hears = !std::mem::take(&mut node.link_broke) && !node.partitioned && !deaf;
+        if let Some(keeper) = &mut node.keeper
+            && keeper.turns(boot, hears)
+        {
+            self.hit("leases counted anew");
+        }
     }
 
     pub fn wake_keepers(&mut self, lease: bool) {
@@ -106,7 +153,7 @@ impl World {
     }
 
     pub fn keeper_tail(&mut self, k: usize, run: u64, lease: bool) {
-        if self.keepers[k].run != run || self.hub_down {
+        if self.keepers[k].run != run || self.hub_down || self.keepers[k].partitioned {
             if self.keepers[k].run == run && self.keepers[k].is_alive() {
                 self.keeper_tail_later(k, lease);
             }
@@ -150,6 +197,7 @@ impl World {
     }
 
     fn keeper_acts(&mut self, k: usize) {
+        self.keeper_turns(k);
         let (now, boot) = (self.wall(0), self.boot());
         let run = self.keepers[k].run;
         let Some(keeper) = &mut self.keepers[k].keeper else {
@@ -219,6 +267,18 @@ impl World {
                 (Errand::Check { job, revision }, Req::Check(work_seq))
             }
             Act::TakeLease { machine, expect } => {
+                let node = &self.keepers[k];
+                let heard = self.now - node.hears_since;
+                let lease = u64::try_from(LEASE.as_micros()).unwrap();
+                if heard < lease
+                    && !(self.hub_down || node.partitioned)
+                    && self.mutant != Mutant::KeeperDoesNotWait
+                {
+                    let heard = heard / SECOND;
+                    self.violated(format!(
+                        "the lease of {machine} is taken by a keeper that hears since {heard} s: deaf"
+                    ));
+                }
                 let record = LeaseRecord::Hub {
                     machine: machine.clone(),
                 };

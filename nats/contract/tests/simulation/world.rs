@@ -28,6 +28,8 @@ pub enum Mutant {
     ClaimWithoutCas,
     NoReadOnRefusal,
     KeeperDoesNotWait,
+    /// Its deafness counts as the machines' silence.
+    DeafKeeper,
     StartBeforeClaim,
     NoFence,
     NothingHeld,
@@ -100,6 +102,9 @@ pub enum Heal {
     Hub,
     KeeperStart(usize),
     KeeperStop(usize),
+    KeeperPartition(usize),
+    /// The hub's machine wakes, keeper and all.
+    HubWakes,
 }
 
 struct Due(Micros, u64, Event);
@@ -129,6 +134,8 @@ pub struct World {
     pub now: Micros,
     pub bus: Bus,
     pub hub_down: bool,
+    /// The hub's machine sleeps, keepers and all, until then.
+    hub_asleep_until: Micros,
     pub calm: bool,
     calm_at: Micros,
     /// Percent of reads that come from a replica that lags.
@@ -170,6 +177,7 @@ impl World {
             now: 0,
             bus: Bus::default(),
             hub_down: false,
+            hub_asleep_until: 0,
             calm: false,
             calm_at,
             stale,
@@ -262,11 +270,14 @@ impl World {
 
     /// A frozen machine or agent sees what happens to it when it wakes.
     fn deferred(&self, event: &Event) -> Option<Micros> {
+        let asleep = (self.hub_asleep_until > self.now).then_some(self.hub_asleep_until);
         let (m, agent) = match event {
+            Event::KeeperTail(..) | Event::KeeperTimer(..) => return asleep,
             Event::Agent(m, ..) => (*m, true),
             Event::Exec(m, ..) => (*m, false),
             Event::Reply { id, .. } | Event::Timeout { id } => match self.pending.get(id) {
                 Some((Node::Agent(m, _), _)) => (*m, true),
+                Some((Node::Keeper(..), _)) => return asleep,
                 _ => return None,
             },
             _ => return None,
@@ -304,6 +315,7 @@ impl World {
         !self.hub_down
             && match node {
                 Node::Agent(m, _) => !self.machines[m].partitioned,
+                Node::Keeper(k, _) => !self.keepers[k].partitioned,
                 _ => true,
             }
     }
@@ -608,7 +620,12 @@ impl World {
         let gap = self.rng.range(SECOND, 12 * SECOND);
         self.at(self.now + gap, Event::Fault);
         let m = usize::try_from(self.rng.next()).unwrap_or(0) % self.machines.len();
-        let what = self.rng.range(0, 11);
+        // A deaf keeper takes no leases, which are what most of the rest is about.
+        let what = if self.rng.chance(6) {
+            self.rng.range(11, 13)
+        } else {
+            self.rng.range(0, 11)
+        };
         self.say(|| format!("FAULT {what} machine {m}"));
         match what {
             0 => {
@@ -660,8 +677,32 @@ impl World {
                 let hours = i64::try_from(self.rng.range(0, 5)).unwrap() - 2;
                 self.machines[m].skew = hours * 3_600_000_000;
             }
+            11 => {
+                if !self.keepers[0].partitioned {
+                    self.hit("keeper cut off");
+                    let noticed = self.rng.chance(50);
+                    self.cut_keeper(0, noticed);
+                    self.for_a_while(120, Heal::KeeperPartition(0));
+                }
+            }
+            12 => self.hub_sleeps(),
             _ => self.rogue(),
         }
+    }
+
+    /// The hub's machine is suspended for longer than a lease: nobody renews, and its clock runs on.
+    fn hub_sleeps(&mut self) {
+        if self.hub_down || self.hub_asleep_until != 0 {
+            return;
+        }
+        self.hit("hub asleep");
+        self.hub_down = true;
+        let lease = u64::try_from(fleet_contract::lease::LEASE.as_micros()).unwrap();
+        let span = self.rng.range(lease * 2 / 3, lease * 2);
+        let until = (self.now + span).max(self.now + lease / 2 + SECOND);
+        self.hub_asleep_until = until;
+        // Before anything that was put off until then.
+        self.at(until, Event::Heal(Heal::HubWakes));
     }
 
     /// Somebody writes into a journal what does not count there.
@@ -712,7 +753,20 @@ impl World {
             Heal::Partition(m) => self.machines[m].partitioned = false,
             Heal::AgentStart(m) => self.start_agent(m),
             Heal::MachineStart(m) => self.start_machine(m),
-            Heal::Hub => self.hub_down = false,
+            Heal::Hub => {
+                if self.hub_asleep_until == 0 {
+                    self.hub_down = false;
+                    self.keepers_hear_again(true);
+                }
+            }
+            // Calm has woken it before.
+            Heal::HubWakes if self.hub_asleep_until == 0 => {}
+            Heal::HubWakes => {
+                self.hub_asleep_until = 0;
+                self.hub_down = false;
+                self.keepers_hear_again(false);
+            }
+            Heal::KeeperPartition(k) => self.heal_keeper(k),
             Heal::KeeperStart(k) => self.start_keeper(k),
             Heal::KeeperStop(k) => self.keepers[k].stop(),
         }
@@ -721,7 +775,13 @@ impl World {
     fn becalm(&mut self) {
         self.say(|| "CALM".to_owned());
         self.calm = true;
+        if std::mem::take(&mut self.hub_asleep_until) != 0 {
+            self.keepers_hear_again(true);
+        }
         self.hub_down = false;
+        if self.keepers[0].partitioned {
+            self.heal_keeper(0);
+        }
         for m in 0..self.machines.len() {
             let machine = &mut self.machines[m];
             machine.partitioned = false;
