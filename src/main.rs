@@ -2,7 +2,6 @@
 
 mod args;
 mod ask;
-mod assemble;
 mod clock;
 mod cmd;
 mod config;

@@ -1,5 +1,6 @@
 //! The bus: fleet's contract on NATS JetStream. The only crate that names `async-nats`.
 
+pub mod assemble;
 pub mod bus;
 pub mod clock;
 pub mod connect;

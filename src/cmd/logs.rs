@@ -6,6 +6,7 @@ use fleet_contract::job::Job;
 use fleet_contract::outcome::OutputStream;
 use fleet_contract::time::Time;
 use fleet_contract::view::JobView;
+use fleet_nats::assemble::{Assembler, InOrder};
 use fleet_nats::bus::Bus;
 use fleet_nats::journal::{Entry, fold};
 use fleet_nats::output::Chunk;
@@ -14,7 +15,6 @@ use fleet_nats::tail::{From, Next, Tail};
 use serde::Serialize;
 
 use crate::args::Logs;
-use crate::assemble::{Assembler, InOrder};
 use crate::cmd::wait::{self, AfterInterrupt};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use fleet_contract::ids::AttemptId;
 use fleet_contract::outcome::OutputStream;
+use fleet_nats::assemble::{Assembler, InOrder};
 use fleet_nats::output::Chunk;
 
 use crate::text;
@@ -43,7 +44,7 @@ pub(crate) struct Log {
     dropped: u64,
     open: [Vec<u8>; 2],
     attempt: Option<AttemptId>,
-    last_seq: u64,
+    assembler: Assembler,
     /// Whether all that was there when it was opened has been read.
     pub(crate) caught_up: bool,
     /// Chunks that are still to come, as far as the hub has them.
@@ -51,23 +52,32 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Takes in the next chunk; one that came before changes nothing.
+    /// Takes in the next chunk as it is stored; shown is what is in order.
     pub(crate) fn push(&mut self, chunk: &Chunk) {
+        for next in self.assembler.take(chunk.clone()) {
+            self.show(&next);
+        }
+    }
+
+    /// No more comes: what waits for chunks in between waits no longer.
+    pub(crate) fn settle(&mut self) {
+        for next in self.assembler.rest() {
+            self.show(&next);
+        }
+    }
+
+    fn show(&mut self, next: &InOrder) {
+        let chunk = &next.chunk;
         if self.attempt != Some(chunk.head.attempt) {
             self.end_lines();
             if self.attempt.is_some() {
                 self.note(format!("the next attempt, on {}", chunk.machine));
             }
             self.attempt = Some(chunk.head.attempt);
-            self.last_seq = 0;
         }
-        if chunk.head.seq <= self.last_seq {
-            return;
-        }
-        self.last_seq = chunk.head.seq;
-        if chunk.head.missing > 0 {
+        if next.missing > 0 {
             self.end_lines();
-            self.note(format!("{} chunks are missing here", chunk.head.missing));
+            self.note(format!("{} chunks are missing here", next.missing));
         }
         self.write(chunk.head.stream, &chunk.bytes);
     }

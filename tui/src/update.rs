@@ -81,9 +81,16 @@ fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             }
         }
         Msg::LogCaughtUp(job) => {
+            let ended = model
+                .fleet
+                .job(job)
+                .is_some_and(|job| job.state.word().is_terminal());
             if let Some(log) = log_of(model, job) {
                 log.caught_up = true;
                 log.left = 0;
+                if ended {
+                    log.settle();
+                }
             }
         }
         Msg::Resize(columns, rows) => model.size = (columns, rows),

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use fleet_contract::ids::AttemptId;
-use fleet_nats::output::Chunk;
+
+use crate::output::Chunk;
 
 /// Chunks that a sender may have on their way at once: none comes more than so many too late.
 const WINDOW: u64 = 16;
@@ -15,24 +16,24 @@ const WINDOW: u64 = 16;
 const ATTEMPTS_MAX: usize = 64;
 
 /// A chunk whose turn it is.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct InOrder {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InOrder {
     /// The chunk.
-    pub(crate) chunk: Chunk,
+    pub chunk: Chunk,
     /// How many right before it are gone.
-    pub(crate) missing: u64,
+    pub missing: u64,
 }
 
 /// Chunks of one job as they are stored, and as they were written.
-#[derive(Debug, Default)]
-pub(crate) struct Assembler {
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Assembler {
     attempts: HashMap<AttemptId, Held>,
     /// In the order in which they came, for the bound.
     order: VecDeque<AttemptId>,
     missing: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Held {
     /// The number of the last chunk that was given out.
     last: u64,
@@ -44,7 +45,7 @@ struct Held {
 
 impl Assembler {
     /// Takes in a chunk; those whose turn it is now. One that came before is dropped.
-    pub(crate) fn take(&mut self, chunk: Chunk) -> Vec<InOrder> {
+    pub fn take(&mut self, chunk: Chunk) -> Vec<InOrder> {
         let (attempt, seq) = (chunk.head.attempt, chunk.head.seq);
         if !self.attempts.contains_key(&attempt) {
             self.order.push_back(attempt);
@@ -70,7 +71,7 @@ impl Assembler {
     }
 
     /// No more comes, or nobody waits any longer: what is held, gaps or not.
-    pub(crate) fn rest(&mut self) -> Vec<InOrder> {
+    pub fn rest(&mut self) -> Vec<InOrder> {
         let mut rest = Vec::new();
         for attempt in &self.order {
             if let Some(held) = self.attempts.get_mut(attempt) {
@@ -84,12 +85,14 @@ impl Assembler {
     }
 
     /// The number of the last chunk of this attempt that was given out.
-    pub(crate) fn last(&self, attempt: AttemptId) -> u64 {
+    #[must_use]
+    pub fn last(&self, attempt: AttemptId) -> u64 {
         self.attempts.get(&attempt).map_or(0, |held| held.last)
     }
 
     /// How many are gone in all, as far as is known.
-    pub(crate) fn missing(&self) -> u64 {
+    #[must_use]
+    pub fn missing(&self) -> u64 {
         self.missing
     }
 }
@@ -122,10 +125,10 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::ChunkHead;
     use fleet_contract::ids::JobId;
     use fleet_contract::outcome::OutputStream;
     use fleet_contract::time::Time;
-    use fleet_nats::output::ChunkHead;
 
     fn chunk(attempt: u8, seq: u64, missing: u64) -> Chunk {
         let attempt = AttemptId::from_random([attempt; 10]);
