@@ -75,6 +75,22 @@ impl Environment {
 
 /// This user's name, as the user database has it. Only where the environment does not say it.
 fn named() -> Option<String> {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let local = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    named_in(&local, &uid).or_else(asked)
+}
+
+/// The name of the user with this number in a text of passwd(5).
+fn named_in(passwd: &str, uid: &str) -> Option<String> {
+    let mut lines = passwd.lines().map(|line| line.split(':'));
+    lines.find_map(|mut fields| {
+        let name = fields.next()?;
+        (fields.nth(1)? == uid && !name.is_empty()).then(|| name.to_owned())
+    })
+}
+
+/// Users of a directory service are in no file; asking for them costs a process.
+fn asked() -> Option<String> {
     let out = std::process::Command::new("id")
         .arg("-un")
         .stdin(std::process::Stdio::null())
@@ -91,4 +107,18 @@ pub(crate) fn host_name() -> String {
         .nodename()
         .to_string_lossy()
         .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_name_is_found_by_number_in_the_local_file() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nana:x:1000:1000::/home/ana:/bin/zsh\n";
+        assert_eq!(named_in(passwd, "1000").as_deref(), Some("ana"));
+        assert_eq!(named_in(passwd, "0").as_deref(), Some("root"));
+        assert_eq!(named_in(passwd, "100"), None);
+        assert_eq!(named_in("", "0"), None);
+    }
 }
