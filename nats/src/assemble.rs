@@ -8,10 +8,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use fleet_contract::ids::AttemptId;
 
-use crate::output::Chunk;
+use crate::output::{Chunk, WINDOW};
 
-/// Chunks that a sender may have on their way at once: none comes more than so many too late.
-const WINDOW: u64 = 16;
 /// Attempts that are told apart; an older one that still writes begins anew.
 const ATTEMPTS_MAX: usize = 64;
 

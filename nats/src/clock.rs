@@ -39,10 +39,15 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// A random number, all of its bits.
+pub(crate) fn random_u32() -> u32 {
+    u32::from_le_bytes(random())
+}
+
 /// A random number in 0..1.
 #[must_use]
 pub fn draw() -> f64 {
-    f64::from(u32::from_le_bytes(random())) / (f64::from(u32::MAX) + 1.0)
+    f64::from(random_u32()) / (f64::from(u32::MAX) + 1.0)
 }
 
 /// `span` as it is or up to a half longer, so that many do not come at once.

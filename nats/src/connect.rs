@@ -328,7 +328,7 @@ impl Link {
             match check_api(&self.client, &self.who, Instant::now() + REQUEST_TIMEOUT).await {
                 // The link broke meanwhile, or the server is still loading: it will be back.
                 Err(ConnectError::Broken(_)) => {
-                    tokio::time::sleep(pause(2, crate::hub::random())).await;
+                    tokio::time::sleep(pause(2, crate::clock::random_u32())).await;
                 }
                 other => return other,
             }
@@ -444,7 +444,7 @@ fn library_options(
         // A hub that is moved is told to us by new credentials, never by the old one.
         .ignore_discovered_servers()
         .retain_servers_order()
-        .reconnect_delay_callback(|attempt| pause(attempt, crate::hub::random()))
+        .reconnect_delay_callback(|attempt| pause(attempt, crate::clock::random_u32()))
         .event_callback(move |event| {
             let send = send.clone();
             async move {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fleet_contract::ids::{AttemptId, JobId, MachineId};
+use fleet_contract::ids::MachineId;
 
 /// The root of every file fleet writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +108,8 @@ impl Home {
         self.hub_dir().join("jetstream")
     }
 
-    /// `agent/`, 0700: everything the agent and its executor keep.
+    /// `agent/`, 0700: everything the agent and its executor keep. What lies below is the executor's
+    /// own affair (`fleet_agent::executor::attempt_dir`).
     #[must_use]
     pub fn agent_dir(&self) -> PathBuf {
         self.root.join("agent")
@@ -124,36 +125,6 @@ impl Home {
     #[must_use]
     pub fn agent_lock(&self) -> PathBuf {
         self.agent_dir().join("lock")
-    }
-
-    /// `agent/executor.sock`.
-    #[must_use]
-    pub fn executor_socket(&self) -> PathBuf {
-        self.agent_dir().join("executor.sock")
-    }
-
-    /// `agent/jobs/`.
-    #[must_use]
-    pub fn agent_jobs(&self) -> PathBuf {
-        self.agent_dir().join("jobs")
-    }
-
-    /// `agent/jobs/<job>/<attempt>/`.
-    #[must_use]
-    pub fn attempt_dir(&self, job: &JobId, attempt: &AttemptId) -> PathBuf {
-        self.agent_jobs().join(job.as_str()).join(attempt.as_str())
-    }
-
-    /// `runs/`: records of `fleet run`.
-    #[must_use]
-    pub fn runs_dir(&self) -> PathBuf {
-        self.root.join("runs")
-    }
-
-    /// `runs/<job>/`.
-    #[must_use]
-    pub fn run_dir(&self, job: &JobId) -> PathBuf {
-        self.runs_dir().join(job.as_str())
     }
 
     /// `bin/nats-server`, what `fleet hub install-server` unpacked.

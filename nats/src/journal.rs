@@ -1,7 +1,7 @@
 //! The journal: appends by compare-and-swap, and the reads that its rules need.
 
 use fleet_contract::envelope::{self, Header, TICKET_MAX_BYTES, WireError};
-use fleet_contract::ids::{AttemptId, JobId, MachineId, Writer};
+use fleet_contract::ids::{JobId, MachineId, Writer};
 use fleet_contract::job::{Applied, Job, Void};
 use fleet_contract::record::{Change, Record};
 use fleet_contract::ticket::{Reading, Tip};
@@ -178,13 +178,5 @@ impl Bus {
             }
         }
         Ok(job)
-    }
-
-    /// The attempt that a job's last record says is open.
-    ///
-    /// # Errors
-    /// As [`Bus::last`].
-    pub async fn open_attempt(&self, job: JobId) -> Result<Option<AttemptId>, BusError> {
-        Ok(self.tip(job).await?.and_then(|tip| tip.after.attempt))
     }
 }

@@ -1,4 +1,11 @@
 //! The bus: fleet's contract on NATS JetStream. The only crate that names `async-nats`.
+//!
+//! Where to look: [`subject`] and [`streams`] say what is on the bus, [`bus`] holds the few
+//! primitives everything is built on, [`tail`] reads in order. Above them, by what is on the wire:
+//! [`journal`] and [`work`] (jobs and their tickets), [`output`] and [`assemble`] (what jobs write),
+//! [`registry`] and [`probe`] (machines and leases), [`flow`] (other events). [`operate`] is what a
+//! person does to jobs, [`keeper`] what the hub does when nobody else would, [`hub`] the nats-server
+//! itself, [`connect`] the way to it.
 
 pub mod assemble;
 pub mod bus;

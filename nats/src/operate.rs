@@ -12,6 +12,7 @@ use fleet_contract::spec::{JobSpec, SpecError, Target};
 use fleet_contract::ticket::Ticket;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use strsim::levenshtein as distance;
 
 use crate::bus::{Bus, BusError, Usage};
 use crate::clock;
@@ -148,24 +149,6 @@ pub fn nearest_machines(wanted: &MachineId, machines: &[Seen]) -> Vec<MachineId>
         .take(3)
         .map(|(_, name)| name.clone())
         .collect()
-}
-
-/// How many letters must be added, removed or changed (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<u8> = b.bytes().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let above = row[j + 1];
-            row[j + 1] = (diagonal + usize::from(x != *y))
-                .min(above + 1)
-                .min(row[j] + 1);
-            diagonal = above;
-        }
-    }
-    row[b.len()]
 }
 
 /// What was looked up before a dispatch.

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::bus::{Bus, BusError, Store, Stored};
 use crate::subject::{self, stream};
 
+/// Chunks of one attempt that its sender may have on their way at once: half a MiB at the most. None
+/// is stored more than so many too late, which is what a reader relies on to put them in order.
+pub const WINDOW: u64 = 16;
+
 /// The header that says what a chunk is.
 const CHUNK: &str = "Fleet-Chunk";
 

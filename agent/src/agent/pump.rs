@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fleet_contract::ids::{AttemptId, JobId};
 use fleet_nats::bus::BusError;
-use fleet_nats::output::ChunkHead;
+use fleet_nats::output::{ChunkHead, WINDOW};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::watch;
@@ -15,8 +15,6 @@ use super::context::Context;
 use super::routes::Announced;
 use crate::executor::{Chunk, LogReader, attempt_dir};
 
-/// Chunks on their way at once: half a MiB at the most.
-const WINDOW: u64 = 16;
 /// Bytes read from the disk at once.
 const READ: usize = 512 * 1024;
 /// Pause before chunks that were not stored are tried again.

@@ -18,7 +18,7 @@ pub mod kind {
     pub const MACHINE_DEGRADED: &str = "machine.degraded";
     /// A machine is no longer degraded.
     pub const MACHINE_RECOVERED: &str = "machine.recovered";
-    /// A machine's load, every 10 s while it changes.
+    /// Reserved for samples of a machine's load: nobody tells it yet, presence carries the load.
     pub const MACHINE_LOAD: &str = "machine.load";
     /// An agent found the hub again.
     pub const LINK_HEALED: &str = "link.healed";

@@ -3,6 +3,12 @@
 //! This crate is pure: no runtime, no files, no environment, no clock and no randomness (its
 //! `clippy.toml` bans them). Time and random draws are arguments, so that agent, keeper, CLI,
 //! console and the simulation all share the very same rules.
+//!
+//! Where to look: a job is asked for by a [`spec`], waits as a [`ticket`], and is what the [`record`]s
+//! of its journal fold to ([`job`]). [`attempt`] is one try at it on a machine, [`policy`] what
+//! becomes of it afterwards, [`lease`] the right to run it, [`keeper`] what the hub sees to.
+//! [`machine`] and [`event`] are the other facts on the bus, [`envelope`] is around them all;
+//! [`projection`] and [`view`] are what watchers make of them.
 
 pub mod attempt;
 pub mod envelope;

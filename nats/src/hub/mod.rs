@@ -24,7 +24,6 @@ pub use permission::Permission;
 pub use record::{HubRecord, RecordError, StreamRecord};
 pub use server::{Hub, HubError, HubOptions, running_hub};
 pub use supervise::HubEvent;
-pub(crate) use supervise::random;
 
 /// The nats-server that [`install_server`] installs.
 pub const PINNED_VERSION: &str = "2.15.1";

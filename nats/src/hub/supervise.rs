@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::health::until_healthy;
 use super::process::{TERM_WITHIN, send};
+use crate::clock;
 use crate::home::Home;
 
 /// First and longest pause before a server that died is started again.
@@ -245,7 +246,7 @@ pub(crate) async fn supervise(
         if died.duration_since(started) > STEADY_AFTER {
             backoff = Backoff::default();
         }
-        let mut pause = backoff.next(random());
+        let mut pause = backoff.next(clock::random_u32());
         let _ = events.send(HubEvent::ServerExited {
             pid,
             reason: launch.epitaph(ended),
@@ -262,7 +263,7 @@ pub(crate) async fn supervise(
             match launch.spawn() {
                 Ok(server) => break server,
                 Err(e) => {
-                    pause = backoff.next(random());
+                    pause = backoff.next(clock::random_u32());
                     let _ = events.send(HubEvent::RestartFailed {
                         reason: e.to_string(),
                         restart_in: pause,
@@ -308,11 +309,6 @@ impl Backoff {
         let half = full / 2;
         half + half.mul_f64(f64::from(random) / f64::from(u32::MAX))
     }
-}
-
-/// A random number; without randomness, no jitter.
-pub(crate) fn random() -> u32 {
-    getrandom::u32().unwrap_or_default()
 }
 
 #[cfg(test)]
