@@ -145,15 +145,12 @@ fn a_second_at_the_same_time_is_refused_and_one_after_the_other_is_not() {
             sender.clone(),
             std::future::pending(),
         );
-        let second = async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            run_here(
-                options(&home, "true"),
-                sender.clone(),
-                std::future::pending(),
-            )
-            .await
-        };
+        // Polled after the first one, which has its place from its first poll on.
+        let second = run_here(
+            options(&home, "true"),
+            sender.clone(),
+            std::future::pending(),
+        );
         let (first, second) = tokio::join!(first, second);
         first.unwrap();
         second.unwrap_err();

@@ -44,6 +44,11 @@ pub(crate) fn random_u32() -> u32 {
     u32::from_le_bytes(random())
 }
 
+/// A random number, all of its bits.
+pub(crate) fn random_u64() -> u64 {
+    u64::from_le_bytes(random())
+}
+
 /// A random number in 0..1.
 #[must_use]
 pub fn draw() -> f64 {

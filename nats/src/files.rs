@@ -45,10 +45,7 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<
 
 /// A name no other writer uses: this process and a random number.
 pub(crate) fn unique() -> String {
-    let mut bytes = [0; 8];
-    // Without randomness the process id still keeps processes apart.
-    let _ = getrandom::fill(&mut bytes);
-    format!("{}-{:016x}", std::process::id(), u64::from_be_bytes(bytes))
+    format!("{}-{:016x}", std::process::id(), crate::clock::random_u64())
 }
 
 #[cfg(test)]

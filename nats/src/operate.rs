@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fleet_contract::ids::{JobId, Lane, MachineId, TicketId, Writer};
 use fleet_contract::job::{Job, JobState, Void, first_record};
-use fleet_contract::machine::{MachineState, Presence};
+use fleet_contract::machine::MachineState;
 use fleet_contract::record::{Cause, Change, StateWord};
 use fleet_contract::spec::{JobSpec, SpecError, Target};
 use fleet_contract::ticket::Ticket;
@@ -129,8 +129,7 @@ impl Placement {
 }
 
 /// The machines whose names are nearest to `wanted`, at most three.
-#[must_use]
-pub fn nearest_machines(wanted: &MachineId, machines: &[Seen]) -> Vec<MachineId> {
+fn nearest_machines(wanted: &MachineId, machines: &[Seen]) -> Vec<MachineId> {
     let mut scored: Vec<(usize, &MachineId)> = machines
         .iter()
         .map(|seen| {
@@ -436,13 +435,6 @@ impl Survey {
         }
         Ok(placement)
     }
-}
-
-/// What an agent answers when all are asked for their specs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SpecsAnswer {
-    /// What it would say in its next beat.
-    pub presence: Presence,
 }
 
 #[cfg(test)]

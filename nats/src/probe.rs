@@ -6,12 +6,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use fleet_contract::envelope::MESSAGE_MAX_BYTES;
 use fleet_contract::ids::MachineId;
+use fleet_contract::machine::Presence;
 use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use crate::bus::{Bus, BusError};
-use crate::operate::SpecsAnswer;
 use crate::subject::{self, verb};
+
+/// What an agent answers when all are asked for their specs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpecsAnswer {
+    /// What it would say in its next beat.
+    pub presence: Presence,
+}
 
 /// What one agent answered.
 #[derive(Debug, Clone)]

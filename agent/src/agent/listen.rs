@@ -228,7 +228,7 @@ async fn command(context: &Context, subject: &str, payload: &[u8], reply: Option
             return;
         };
         let presence = super::presence::now(context).await;
-        match serde_json::to_vec(&fleet_nats::operate::SpecsAnswer { presence }) {
+        match serde_json::to_vec(&fleet_nats::probe::SpecsAnswer { presence }) {
             Ok(answer) => drop(context.bus.tell(reply, answer.into()).await),
             Err(error) => tracing::warn!(%error, "cannot answer for specs"),
         }

@@ -42,7 +42,7 @@ pub struct HubRecord {
     pub version: u32,
     /// When this hub was started first.
     pub created_at: Time,
-    /// Counts recoveries of the store: part of every fencing token.
+    /// Reserved to count recoveries of the store: always 0 until they are built (tickets say 0, too).
     pub epoch: u64,
     /// The server's name.
     pub name: String,
@@ -54,7 +54,7 @@ pub struct HubRecord {
     /// not follow a disk that others fill. (The server still loads streams that have
     /// reserved more.)
     pub max_file_store: u64,
-    /// What `ensure` made, by stream. Empty before the first `ensure`.
+    /// Reserved for what was stored, by stream, to notice a damaged store: nobody fills it yet.
     #[serde(default)]
     pub streams: BTreeMap<String, StreamRecord>,
     /// Fields of a newer fleet, kept as they are.
@@ -62,7 +62,7 @@ pub struct HubRecord {
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
-/// What the hub remembers of one stream, to notice a damaged store.
+/// What the hub will remember of one stream, to notice a damaged store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamRecord {
     /// The server's creation time of the stream, verbatim.

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use fleet_contract::time::Time;
 use rustix::process::Signal;
@@ -291,7 +291,8 @@ impl Hub {
             .clone()
     }
 
-    /// Changes the record and writes it durably. On an error nothing has changed.
+    /// Changes the record and writes it durably. On an error nothing has changed. Nothing in fleet
+    /// changes a running hub's record yet.
     ///
     /// # Errors
     /// [`RecordError::File`].
@@ -608,8 +609,7 @@ fn used_bytes(path: &Path) -> u64 {
 
 /// Seconds since 1970.
 fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    i64::try_from(since.map_or(0, |d| d.as_secs())).unwrap_or(i64::MAX)
+    crate::clock::now().as_micros() / 1_000_000
 }
 
 fn not_writable(path: &Path) -> impl FnOnce(io::Error) -> HubError + use<> {
