@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use fleet_contract::ids::AttemptId;
 use fleet_contract::outcome::{Outcome, OutputCount};
-use rustix::process::Pid;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -152,7 +151,7 @@ impl Engine {
             options.logs.clone(),
             options.ended.clone(),
         )?;
-        let number = |pid: Pid| pid.as_raw_nonzero().get();
+        let (own_group, session) = platform::own_group_and_session();
         let mut engine = Self {
             options,
             store,
@@ -164,8 +163,8 @@ impl Engine {
             orphans: Orphans::default(),
             forgotten: VecDeque::new(),
             boot: platform::boot_id(),
-            session: rustix::process::getsid(None).map_or(0, number),
-            own_group: number(rustix::process::getpgrp()),
+            session,
+            own_group,
             stopping: false,
         };
         if !engine.options.within_program {

@@ -74,6 +74,15 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     parse_stat(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// Process group and session of this process.
+///
+/// Zero where the group or session was begun outside the PID namespace, as by a container that is
+/// entered from its host. `rustix` takes a zero here for impossible, so `/proc` is asked.
+pub(crate) fn own_group_and_session() -> (i32, i32) {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    process(own).map_or((0, 0), |p| (p.group, p.session))
+}
+
 /// The name in parentheses can hold any byte, so everything is counted from its last one.
 fn parse_stat(pid: i32, stat: &[u8]) -> Option<Process> {
     let close = stat.iter().rposition(|&b| b == b')')?;

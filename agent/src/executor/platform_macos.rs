@@ -76,6 +76,15 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     })
 }
 
+/// Process group and session of this process.
+pub(crate) fn own_group_and_session() -> (i32, i32) {
+    let number = |p: rustix::process::Pid| p.as_raw_nonzero().get();
+    (
+        number(rustix::process::getpgrp()),
+        rustix::process::getsid(None).map_or(0, number),
+    )
+}
+
 /// Not known.
 pub(crate) fn own_children() -> io::Result<Vec<i32>> {
     Ok(Vec::new())

@@ -179,10 +179,7 @@ mod tests {
         Claim {
             attempt: AttemptId::from_random([7; 10]),
             not_before: before.minus(platform::start_resolution()),
-            session: rustix::process::getsid(None)
-                .unwrap()
-                .as_raw_nonzero()
-                .get(),
+            session: platform::own_group_and_session().1,
             leader: Some((child.id().cast_signed(), after)),
             pipes: Vec::new(),
         }

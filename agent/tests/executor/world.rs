@@ -225,11 +225,13 @@ async fn the_login_shell_is_asked_by_a_helper_in_a_session_of_its_own() {
     };
     let world = capture_login_env(&helper).await;
     assert_eq!(world.source, WorldSource::LoginShell(shell));
-    let own = rustix::process::getsid(None)
-        .unwrap()
-        .as_raw_nonzero()
-        .get();
-    assert_ne!(world.env["SESSION"].trim(), own.to_string());
+    // Asked like the shell asks: a session that was begun outside a PID namespace is 0 in it.
+    let own = std::process::Command::new("ps")
+        .args(["-o", "sess=", "-p", &std::process::id().to_string()])
+        .output()
+        .unwrap();
+    let own = String::from_utf8(own.stdout).unwrap();
+    assert_ne!(world.env["SESSION"].trim(), own.trim());
 
     helper.program = "/no/such/fleet".into();
     let world = capture_login_env(&helper).await;

@@ -1,5 +1,7 @@
+//! What needs namespaces of the kernel, and so Linux and root.
+//!
 //! Two network namespaces as two hosts: a hub and an agent in one, another agent in the other, and
-//! a link between them that is cut and healed.
+//! a link between them that is cut and healed. A PID namespace as a container that was entered.
 
 #![cfg(target_os = "linux")]
 #![expect(
@@ -150,7 +152,7 @@ fn gated(dir: &std::path::Path, gate: &str) -> String {
 }
 
 #[test]
-#[ignore = "needs root to make network namespaces: cargo test --test two_hosts -- --ignored"]
+#[ignore = "needs root to make network namespaces: cargo test --test namespaces -- --ignored"]
 fn two_hosts_work_for_each_other_and_outlive_a_cut_cable() {
     let cable = Cable::new();
     let gates = tempfile::tempdir().unwrap();
@@ -243,4 +245,25 @@ fn two_hosts_work_for_each_other_and_outlive_a_cut_cable() {
     assert!(count("machine.lost") >= 2, "{events:?}");
     assert!(count("link.healed") >= 1, "{events:?}");
     assert_eq!(count("journal.void"), 0);
+}
+
+/// In a container that is entered from its host, session and process group have no number.
+#[test]
+#[ignore = "needs root to make a PID namespace: cargo test --test namespaces -- --ignored"]
+fn a_job_runs_here_where_session_and_group_were_begun_outside() {
+    let home = Home::new();
+    let run = home.command(&["run", "--shell", "--", "echo here; (sleep 600 &); exit 3"]);
+    let mut entered = Command::new("unshare");
+    entered
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child", "--"])
+        .arg(run.get_program())
+        .args(run.get_args())
+        .env_clear();
+    for (name, value) in run.get_envs() {
+        if let Some(value) = value {
+            entered.env(name, value);
+        }
+    }
+    let ran = Ran::of(&mut entered);
+    assert_eq!((ran.code, ran.out.as_str()), (3, "here\n"), "{ran:?}");
 }
