@@ -6,6 +6,7 @@
 //! twice changes nothing.
 
 mod event;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -13,6 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use event::{Event, EventKey, TEXT_MAX_CHARS, details, span};
+pub use why::{
+    AHEAD_MAX, ATTEMPTS_TOLD, Holder, MachineReason, Reason, TAKEN_WITHIN, why, why_machine,
+};
 
 use crate::event::{EventView, kind};
 use crate::ids::{JobId, MachineId, Writer};
