@@ -1,6 +1,8 @@
 //! A made-up fleet to look at where there is none: for the example, for pictures of states that
 //! are hard to come by, and for the tests of the views. No part of the program.
 
+mod many;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -24,20 +26,30 @@ use crate::app::Clock;
 use crate::model::{Cmd, Model, Msg, Reader};
 use crate::source::Source;
 use crate::theme::Look;
+pub use many::{Many, fleet_of};
+
 use crate::{ConsoleStyle, Left, TuiError};
 
 /// Writes the history of a fleet, by the rules of the contract.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Script {
-    jobs: BTreeMap<u8, Job>,
-    seq: u64,
+    jobs: BTreeMap<u32, Job>,
+    pub(crate) seq: u64,
     beats: u64,
     told: u64,
 }
 
 impl Script {
-    fn id(n: u8) -> JobId {
-        JobId::from_random([n.wrapping_mul(37), n, n, 1, 2, 3, 4, 5, 6, n])
+    fn id(n: u32) -> JobId {
+        JobId::from_random(match u8::try_from(n) {
+            Ok(n) => [n.wrapping_mul(37), n, n, 1, 2, 3, 4, 5, 6, n],
+            Err(_) => many::bits(u64::from(n)),
+        })
+    }
+
+    /// Bits of a job's ticket and attempt.
+    fn bits(n: u32) -> [u8; 10] {
+        u8::try_from(n).map_or_else(|_| many::bits(u64::from(n)), |n| [n; 10])
     }
 
     fn machine(name: &str) -> MachineId {
@@ -46,7 +58,7 @@ impl Script {
     }
 
     /// Appends a change as the writer would; none where it is not possible.
-    fn write(&mut self, n: u8, at: Time, writer: &Writer, change: Change) -> Option<Fact> {
+    fn write(&mut self, n: u32, at: Time, writer: &Writer, change: Change) -> Option<Fact> {
         let record = match self.jobs.get(&n) {
             Some(job) => job.record(at, writer, change),
             None => first_record(Self::id(n), at, writer, change),
@@ -70,7 +82,7 @@ impl Script {
         })))
     }
 
-    fn dispatch(&mut self, n: u8, at: Time, name: &str, command: &str, pin: &str) -> Option<Fact> {
+    fn dispatch(&mut self, n: u32, at: Time, name: &str, command: &str, pin: &str) -> Option<Fact> {
         let target = match pin {
             "" => Target::Lane(Lane::any()),
             machine => Target::Pin(Self::machine(machine)),
@@ -79,7 +91,7 @@ impl Script {
         let mut spec = JobSpec::new(command, target.clone(), at, "ana@anvil".to_owned());
         spec.name = (!name.is_empty()).then(|| name.to_owned());
         let queued = Change::Queued {
-            ticket: TicketId::from_random([n; 10]),
+            ticket: TicketId::from_random(Self::bits(n)),
             target,
             work_seq: self.seq + 1,
             cause: Cause::Dispatch,
@@ -88,12 +100,12 @@ impl Script {
         self.write(n, at, &Writer::Operator, queued)
     }
 
-    fn claim(&mut self, n: u8, at: Time, machine: &str) -> Option<Fact> {
+    fn claim(&mut self, n: u32, at: Time, machine: &str) -> Option<Fact> {
         let no = self.jobs.get(&n).map_or(1, Job::next_no);
         let claimed = Change::Claimed {
-            attempt: AttemptId::from_random([n; 10]),
+            attempt: AttemptId::from_random(Self::bits(n)),
             no,
-            ticket: TicketId::from_random([n; 10]),
+            ticket: TicketId::from_random(Self::bits(n)),
             epoch: 0,
             target: None,
             lease: 1,
@@ -102,13 +114,13 @@ impl Script {
         self.write(n, at, &Writer::Machine(Self::machine(machine)), claimed)
     }
 
-    fn end(&mut self, n: u8, at: Time, outcome: Outcome, next: Next) -> Option<Fact> {
+    fn end(&mut self, n: u32, at: Time, outcome: Outcome, next: Next) -> Option<Fact> {
         let (machine, started_at) = {
             let attempt = self.jobs.get(&n)?.attempt()?;
             (attempt.machine.clone(), attempt.claimed_at)
         };
         let ended = Change::Ended {
-            attempt: AttemptId::from_random([n; 10]),
+            attempt: AttemptId::from_random(Self::bits(n)),
             outcome,
             output: OutputCount::default(),
             started_at,
@@ -118,13 +130,13 @@ impl Script {
         self.write(n, at, &Writer::Machine(machine), ended)
     }
 
-    fn exit(&mut self, n: u8, at: Time, exit_code: u8) -> Option<Fact> {
+    fn exit(&mut self, n: u32, at: Time, exit_code: u8) -> Option<Fact> {
         self.end(n, at, Outcome::Exited { exit_code }, Next::End)
     }
 
-    fn lost(&mut self, n: u8, at: Time, next: Next) -> Option<Fact> {
+    fn lost(&mut self, n: u32, at: Time, next: Next) -> Option<Fact> {
         let lost = Change::Lost {
-            attempt: AttemptId::from_random([n; 10]),
+            attempt: AttemptId::from_random(Self::bits(n)),
             reason: "the lease of its machine is over".to_owned(),
             next,
         };
@@ -309,15 +321,15 @@ pub(crate) fn facts(script: &mut Script, now: Time) -> Vec<Fact> {
 pub(crate) fn output(n: u8, seq: u64, stream: OutputStream, text: &str) -> Chunk {
     let attempt = AttemptId::from_random([n; 10]);
     Chunk {
-        job: Script::id(n),
+        job: Script::id(u32::from(n)),
         machine: Script::machine("forge"),
         head: ChunkHead::new(attempt, seq, stream, 0, Time::default()),
         bytes: text.as_bytes().to_vec().into(),
     }
 }
 
-/// Shows the made-up fleet. `situation` is `live`, `down`, `empty`, `catching-up` or
-/// `panic`.
+/// Shows the made-up fleet. `situation` is `live`, `down`, `empty`, `catching-up`, `panic`, or
+/// `fleet:300` for one of 300 machines, also `down:300` and `catching-up:300`.
 ///
 /// # Errors
 /// As [`crate::run`].
@@ -347,6 +359,13 @@ pub async fn run(style: ConsoleStyle, situation: &str) -> Result<Left, TuiError>
     }
 }
 
+/// How many machines a situation like `fleet:300` or `down:300` asks for.
+fn machines_of(situation: &str) -> Option<usize> {
+    let (what, n) = situation.split_once(':')?;
+    let known = matches!(what, "fleet" | "down" | "catching-up");
+    n.parse().ok().filter(|n| known && *n <= 100_000)
+}
+
 const READERS: [Reader; 3] = [Reader::Journal, Reader::Presence, Reader::Flow];
 
 async fn play(
@@ -356,8 +375,13 @@ async fn play(
     mut cmds: mpsc::Receiver<Cmd>,
 ) -> Result<(), mpsc::error::SendError<Msg>> {
     let mut script = Script::default();
+    let mut many = machines_of(situation).map(|n| Many::new(n, 7));
     let history = match situation {
         "empty" => Vec::new(),
+        _ if many.is_some() => many
+            .as_mut()
+            .map(|many| many.history(clock.now()))
+            .unwrap_or_default(),
         _ => facts(&mut script, clock.now()),
     };
     let link = |up: bool| Msg::Link {
@@ -369,7 +393,11 @@ async fn play(
     for reader in READERS {
         msgs.send(Msg::Opened(reader)).await?;
     }
-    let left = if situation == "catching-up" { 1736 } else { 0 };
+    let left = if situation.starts_with("catching-up") {
+        1736
+    } else {
+        0
+    };
     msgs.send(Msg::Facts {
         reader: Reader::Journal,
         facts: history,
@@ -383,10 +411,10 @@ async fn play(
     }
     msgs.send(Msg::Probe {
         rtt: Duration::from_micros(640),
-        journal_seq: script.seq,
+        journal_seq: many.as_ref().map_or(script.seq, Many::journal_seq),
     })
     .await?;
-    if situation == "down" {
+    if situation.starts_with("down") {
         msgs.send(link(false)).await?;
     }
     #[expect(
@@ -398,7 +426,10 @@ async fn play(
         panic!("as asked");
     }
     let mut beats = tokio::time::interval(Duration::from_secs(2));
-    let mut n: u8 = 20;
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    // Of a fleet whose bus is down, nothing more is heard.
+    let mut many = many.filter(|_| situation.starts_with("fleet"));
+    let mut n: u32 = 20;
     loop {
         tokio::select! {
             cmd = cmds.recv() => match cmd {
@@ -406,6 +437,16 @@ async fn play(
                 Some(_) => {}
                 None => return Ok(()),
             },
+            _ = seconds.tick(), if many.is_some() => {
+                let (now, reader) = (clock.now(), Reader::Journal);
+                if let Some(many) = &mut many {
+                    let facts = many.second(now);
+                    let journal_seq = many.journal_seq();
+                    msgs.send(Msg::Facts { reader, facts, left: 0 }).await?;
+                    let rtt = Duration::from_micros(640);
+                    msgs.send(Msg::Probe { rtt, journal_seq }).await?;
+                }
+            }
             _ = beats.tick(), if situation == "live" => {
                 let now = clock.now();
                 let mut facts: Vec<Fact> = presences(now)
