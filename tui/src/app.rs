@@ -110,6 +110,10 @@ pub(crate) async fn drive(
     };
     loop {
         let due = frames.due();
+        let wakes = model
+            .ui
+            .wakes_in(clock.now())
+            .map(|left| Instant::now() + left);
         let msg = tokio::select! {
             biased;
             number = signals.next() => return Ok(Left::Signal(number)),
@@ -122,9 +126,11 @@ pub(crate) async fn drive(
                     frames.last = None;
                     match event {
                         Event::Key(key) => Msg::Key(key),
+                        Event::Mouse(mouse) => Msg::Mouse(mouse),
+                        Event::Paste(text) => Msg::Paste(text),
+                        Event::FocusGained => Msg::Focus(true),
+                        Event::FocusLost => Msg::Focus(false),
                         Event::Resize(columns, rows) => Msg::Resize(columns, rows),
-                        // Nothing takes text yet: a paste must not become keys.
-                        _ => continue,
                     }
                 }
             },
@@ -141,11 +147,14 @@ pub(crate) async fn drive(
                 None => return Err(TuiError::Source),
             },
             _ = ages.tick() => Msg::Tick,
+            // Something that waits for the person's next key shows by itself.
+            () = at(wakes) => Msg::Tick,
         };
         frames.dirty = true;
         for cmd in update(&mut model, clock.now(), msg) {
             match cmd {
-                Cmd::Quit => return Ok(Left::Quit),
+                Cmd::Quit | Cmd::QuitKeeping => return Ok(Left::Quit),
+                Cmd::Suspend | Cmd::Copy(_) | Cmd::Mouse(_) => {}
                 // A source that is so far behind would open it too late to be of use.
                 cmd => drop(source.cmds.try_send(cmd)),
             }

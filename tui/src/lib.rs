@@ -17,6 +17,7 @@ mod terminal;
 mod tests;
 mod text;
 mod theme;
+mod ui;
 mod update;
 mod view;
 mod widget;

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet_contract::ids::{JobId, MachineId};
-use fleet_contract::projection::{EventKey, Fact, Fleet, Limits};
+use fleet_contract::projection::{Event, EventKey, Fact, Fleet, Limits, place};
 use fleet_contract::time::Time;
 use fleet_nats::output::Chunk;
 use jiff::tz::TimeZone;
 
+use crate::keymap::Place;
 use crate::log::Log;
 use crate::theme::Look;
+use crate::ui::Ui;
 
 /// A link that is up and says nothing for so long is not believed: the hub is asked every 5 s.
 const SILENCE: Duration = Duration::from_millis(6500);
@@ -65,6 +67,18 @@ pub(crate) enum Msg {
     LogCaughtUp(JobId),
     /// A key.
     Key(crossterm::event::KeyEvent),
+    /// The mouse.
+    Mouse(crossterm::event::MouseEvent),
+    /// Text from the clipboard.
+    Paste(String),
+    /// The terminal came to the foreground, or went from it.
+    Focus(bool),
+    /// The shell has the terminal from now on.
+    #[allow(dead_code, reason = "made as soon as the loop can suspend")]
+    Suspended,
+    /// The terminal is ours again.
+    #[allow(dead_code, reason = "made as soon as the loop can suspend")]
+    Resumed,
     /// The terminal has another size.
     Resize(u16, u16),
     /// Time passed.
@@ -76,6 +90,16 @@ pub(crate) enum Msg {
 pub(crate) enum Cmd {
     /// Leave.
     Quit,
+    /// Leave, with the last frame kept on the normal screen.
+    QuitKeeping,
+    /// Let the shell have the terminal.
+    Suspend,
+    /// Put this text on the terminal's clipboard.
+    #[allow(dead_code, reason = "made as soon as there are keys for it")]
+    Copy(String),
+    /// Capture the mouse, or let the terminal have it.
+    #[allow(dead_code, reason = "made as soon as there are keys for it")]
+    Mouse(bool),
     /// Follow this job's output, and no other's.
     OpenLog(JobId),
     /// Follow no output.
@@ -161,11 +185,20 @@ pub(crate) enum Screen {
     Dispatches,
     Machines,
     Events,
+    Bus,
+    Inbox,
 }
 
 impl Screen {
-    /// All, in the order of their keys.
-    pub(crate) const ALL: [Self; 4] = [Self::Fleet, Self::Dispatches, Self::Machines, Self::Events];
+    /// All, in the order of their tabs.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Fleet,
+        Self::Dispatches,
+        Self::Machines,
+        Self::Events,
+        Self::Bus,
+        Self::Inbox,
+    ];
 
     /// Its name.
     pub(crate) fn name(self) -> &'static str {
@@ -174,21 +207,25 @@ impl Screen {
             Self::Dispatches => "Dispatches",
             Self::Machines => "Machines",
             Self::Events => "Events",
+            Self::Bus => "Bus",
+            Self::Inbox => "Inbox",
         }
     }
 }
 
-/// The lists.
+/// The lists, and what else can have the focus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pane {
     Machines,
     Dispatches,
     Events,
+    Bus,
+    Inbox,
 }
 
 impl Pane {
-    /// All, as the screen Fleet has them.
-    pub(crate) const ALL: [Self; 3] = [Self::Machines, Self::Dispatches, Self::Events];
+    /// Those of the screen Fleet.
+    pub(crate) const FLEET: [Self; 3] = [Self::Machines, Self::Dispatches, Self::Events];
 }
 
 /// What is opened over a screen.
@@ -246,8 +283,8 @@ pub(crate) struct Model {
     pub(crate) event: Option<EventKey>,
     /// What is opened.
     pub(crate) detail: Option<Detail>,
-    /// Whether the keys are shown.
-    pub(crate) help: bool,
+    /// What the person is in the middle of.
+    pub(crate) ui: Ui,
 }
 
 impl Model {
@@ -273,7 +310,7 @@ impl Model {
             machine: None,
             event: None,
             detail: None,
-            help: false,
+            ui: Ui::new(),
         }
     }
 
@@ -284,7 +321,23 @@ impl Model {
             Screen::Dispatches => Pane::Dispatches,
             Screen::Machines => Pane::Machines,
             Screen::Events => Pane::Events,
+            Screen::Bus => Pane::Bus,
+            Screen::Inbox => Pane::Inbox,
         }
+    }
+
+    /// Where the person is, for the keys.
+    pub(crate) fn place(&self) -> Place {
+        self.ui.place().unwrap_or(match self.detail {
+            Some(Detail::Job(_)) => Place::Log,
+            Some(Detail::Machine(_)) => Place::Machine,
+            None => Place::List,
+        })
+    }
+
+    /// Says in one line what was done.
+    pub(crate) fn say(&mut self, text: impl Into<String>) {
+        self.ui.say(self.now, text);
     }
 
     /// The time by which states are judged: what a machine was when the link went away is all that
@@ -320,6 +373,39 @@ impl Model {
         while self.marks.len() > MARKS_MAX {
             self.marks.pop_first();
         }
+    }
+
+    /// The job that an action is about: of what is opened, else of what is selected.
+    pub(crate) fn subject_job(&self) -> Option<JobId> {
+        let job = match (&self.detail, self.focus()) {
+            (Some(Detail::Job(detail)), _) => Some(detail.id),
+            (Some(Detail::Machine(_)), _) => None,
+            (None, Pane::Dispatches | Pane::Inbox) => self.selected_job(),
+            (None, Pane::Events) => self.event_of(|event| event.job),
+            (None, Pane::Machines | Pane::Bus) => None,
+        };
+        job.filter(|id| self.fleet.job(*id).is_some())
+    }
+
+    /// The machine that an action is about: itself, or the one of the job or event.
+    pub(crate) fn subject_machine(&self) -> Option<MachineId> {
+        let of_job = |id: JobId| self.fleet.job(id).and_then(place).cloned();
+        let machine = match (&self.detail, self.focus()) {
+            (Some(Detail::Job(detail)), _) => of_job(detail.id),
+            (Some(Detail::Machine(id)), _) => Some(id.clone()),
+            (None, Pane::Dispatches | Pane::Inbox) => self.selected_job().and_then(of_job),
+            (None, Pane::Machines) => self.selected_machine(),
+            (None, Pane::Events) => self
+                .event_of(|event| event.machine.clone())
+                .or_else(|| self.event_of(|event| event.job).and_then(of_job)),
+            (None, Pane::Bus) => None,
+        };
+        machine.filter(|id| self.fleet.machines().contains_key(id))
+    }
+
+    fn event_of<T>(&self, part: impl FnOnce(&Event) -> Option<T>) -> Option<T> {
+        let key = self.selected_event()?;
+        self.fleet.events().get(&key).and_then(part)
     }
 
     /// The selected job.

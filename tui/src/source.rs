@@ -209,7 +209,7 @@ fn want(log: &mut Option<JobId>, cmd: Cmd) {
     match cmd {
         Cmd::OpenLog(job) => *log = Some(job),
         Cmd::CloseLog => *log = None,
-        Cmd::Quit => {}
+        Cmd::Quit | Cmd::QuitKeeping | Cmd::Suspend | Cmd::Copy(_) | Cmd::Mouse(_) => {}
     }
 }
 

@@ -46,7 +46,7 @@ fn the_worst_is_selected_until_the_person_moves_and_then_the_job_is_kept() {
     // Hours later the order is another one; the selection is not.
     update(&mut model, later(7200), Msg::Tick);
     assert_eq!(model.selected_job(), order.last().copied());
-    letter(&mut model, 'g');
+    press(&mut model, KeyCode::Home);
     assert_eq!(model.selected_job(), listed(&model).first().copied());
 }
 
@@ -100,7 +100,7 @@ fn a_log_follows_its_end_until_the_person_scrolls_and_then_stays_where_it_is() {
     };
     push(&mut model, 1);
     assert!(shown(&model).contains("line 1/49"));
-    letter(&mut model, 'g');
+    press(&mut model, KeyCode::Home);
     assert!(shown(&model).contains("line 1/0\u{20}"));
     push(&mut model, 2);
     assert!(shown(&model).contains("line 1/0\u{20}") && shown(&model).contains("f follows"));
@@ -118,16 +118,16 @@ fn a_log_follows_its_end_until_the_person_scrolls_and_then_stays_where_it_is() {
 fn tab_goes_through_panes_and_screens_and_back() {
     let mut model = model(Situation::Live, COLOUR);
     let mut seen = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..8 {
         press(&mut model, KeyCode::Tab);
         seen.push((model.screen, model.focus()));
     }
     assert_eq!(seen[0], (Screen::Fleet, Pane::Events));
     assert_eq!(seen[1], (Screen::Dispatches, Pane::Dispatches));
-    assert_eq!(seen[4], (Screen::Fleet, Pane::Machines));
-    assert_eq!(seen[5], (Screen::Fleet, Pane::Dispatches));
+    assert_eq!(seen[6], (Screen::Fleet, Pane::Machines));
+    assert_eq!(seen[7], (Screen::Fleet, Pane::Dispatches));
     press(&mut model, KeyCode::BackTab);
-    assert_eq!((model.screen, model.focus()), seen[4]);
+    assert_eq!((model.screen, model.focus()), seen[6]);
     letter(&mut model, '3');
     press(&mut model, KeyCode::Enter);
     assert!(matches!(model.detail, Some(Detail::Machine(_))));

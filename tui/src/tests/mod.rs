@@ -3,6 +3,7 @@
 
 mod behaviour;
 mod bus;
+mod keys;
 mod snapshots;
 
 use std::time::Duration;

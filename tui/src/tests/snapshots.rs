@@ -8,6 +8,7 @@ use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
 use super::*;
+use crate::ui::Popup;
 
 const SIZES: [(u16, u16); 6] = [(120, 36), (80, 24), (60, 16), (40, 10), (20, 5), (1, 1)];
 
@@ -128,7 +129,7 @@ fn ascii_is_ascii() {
     for situation in SITUATIONS {
         let mut model = model(situation, ASCII);
         for help in [false, true] {
-            model.help = help;
+            model.ui.popup = help.then_some(Popup::Help);
             let text = text(&draw(&model, 120, 36));
             let foreign = text.chars().find(|c| !c.is_ascii());
             assert_eq!(foreign, None, "{situation:?}\n{text}");
@@ -169,7 +170,9 @@ fn all_views() -> Vec<Model> {
             models.push(model);
         }
     }
-    assert!(models.iter().any(|m| m.help) && models.iter().any(|m| m.detail.is_some()));
+    assert!(
+        models.iter().any(|m| m.ui.popup.is_some()) && models.iter().any(|m| m.detail.is_some())
+    );
     models
 }
 

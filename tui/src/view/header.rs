@@ -7,8 +7,8 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::words;
-use crate::keymap::{Action, KEYMAP};
+use super::{inbox, words};
+use crate::keymap::Action;
 use crate::model::{Model, Phase, Screen};
 use crate::text;
 use crate::theme::Role;
@@ -244,9 +244,13 @@ fn tabs(model: &Model, width: usize) -> Line<'static> {
     let look = model.look;
     let mut spans = Vec::new();
     let mut used = 0;
-    for (at, screen) in Screen::ALL.into_iter().enumerate() {
+    for screen in Screen::ALL {
         let count = match screen {
-            Screen::Fleet => String::new(),
+            Screen::Fleet | Screen::Bus => String::new(),
+            Screen::Inbox => match inbox::count(model) {
+                0 => String::new(),
+                count => format!(" {count}"),
+            },
             Screen::Dispatches => format!(" {}", text::thousands(model.fleet.jobs().len() as u64)),
             Screen::Machines => format!(" {}", model.fleet.machines().len()),
             Screen::Events => {
@@ -254,7 +258,8 @@ fn tabs(model: &Model, width: usize) -> Line<'static> {
                 format!(" {}", text::thousands(events))
             }
         };
-        let text = format!("{} {}{count}", at + 1, screen.name());
+        let key = model.ui.keymap.key_of(Action::Screen(screen));
+        let text = format!("{key} {}{count}", screen.name());
         let (text, role) = if model.screen == screen {
             (format!("[{text}]"), Role::Accent)
         } else {
@@ -272,36 +277,4 @@ fn tabs(model: &Model, width: usize) -> Line<'static> {
         spans.push(Span::styled(note, look.style(Role::Warn)));
     }
     Line::from(spans)
-}
-
-/// The keys that help most here.
-pub(super) fn footer(model: &Model, area: Rect, buf: &mut Buffer) {
-    let look = model.look;
-    let in_detail = model.detail.is_some();
-    let mut spans = vec![Span::raw(" ")];
-    let mut room = usize::from(area.width).saturating_sub(1);
-    for binding in KEYMAP.iter().filter(|b| !b.short.is_empty()) {
-        let fits_here = match binding.action {
-            Action::Open => !in_detail && !model.help,
-            Action::Back => in_detail || model.help,
-            Action::Follow => in_detail || model.focus() == crate::model::Pane::Events,
-            _ => true,
-        };
-        let key = match binding.action {
-            Action::Down if look.ascii => "j/k",
-            Action::Down => "↑↓",
-            _ => binding.keys[0],
-        };
-        let width = key.width() + binding.short.width() + 3;
-        if !fits_here || width > room {
-            continue;
-        }
-        room -= width;
-        spans.push(Span::styled(key, look.style(Role::Accent)));
-        spans.push(Span::styled(
-            format!(" {}  ", binding.short),
-            look.style(Role::Dim),
-        ));
-    }
-    widget::line(buf, area, 0, &Line::from(spans));
 }

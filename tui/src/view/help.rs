@@ -5,8 +5,9 @@ use fleet_contract::record::StateWord;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
+use ratatui::widgets::{Clear, Widget};
 
-use crate::keymap::{KEYMAP, Place};
+use crate::keymap::Group;
 use crate::model::Model;
 use crate::theme::Role;
 use crate::widget;
@@ -14,20 +15,24 @@ use crate::widget;
 /// Draws them.
 pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
     let look = model.look;
+    Clear.render(area.intersection(buf.area), buf);
     let inner = widget::pane(buf, area, look, true, "Keys", "Esc closes");
-    let mut lines: Vec<Line<'_>> = KEYMAP
-        .iter()
-        .map(|binding| {
-            let place = match binding.place {
-                Place::Anywhere => "",
-                Place::Detail => " (in a detail)",
+    let all = model.ui.keymap.all();
+    let mut lines: Vec<Line<'_>> = Group::ALL
+        .into_iter()
+        .flat_map(|group| all.iter().filter(move |b| b.binding.group == group))
+        .map(|bound| {
+            let place = match bound.binding.place.words() {
+                "" => String::new(),
+                words => format!(" ({words})"),
             };
             Line::from(vec![
                 Span::styled(
-                    format!(" {:<12} ", binding.keys.join(" ")),
-                    look.style(Role::Accent),
+                    format!(" {:<7} ", bound.binding.group.name()),
+                    look.style(Role::Dim),
                 ),
-                Span::raw(binding.help),
+                Span::styled(format!("{:<12} ", bound.shown()), look.style(Role::Accent)),
+                Span::raw(bound.binding.help),
                 Span::styled(place, look.style(Role::Dim)),
             ])
         })

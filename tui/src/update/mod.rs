@@ -1,0 +1,162 @@
+//! What each message makes of the model. Pure: no clock, no bus, no terminal.
+
+mod act;
+mod keys;
+mod log;
+mod mouse;
+mod open;
+mod select;
+
+use fleet_contract::ids::JobId;
+use fleet_contract::projection::{Fleet, Limits, span};
+use fleet_contract::time::Time;
+
+use crate::log::Log;
+use crate::model::{Cmd, Detail, Model, Msg, Phase, Progress, Reader};
+use crate::text;
+
+/// Takes in a message at a time; what is to be done outside.
+pub(crate) fn update(model: &mut Model, now: Time, msg: Msg) -> Vec<Cmd> {
+    // A clock that is set back would make things younger than they are.
+    model.now = model.now.max(now);
+    if is_from_the_hub(&msg) {
+        model.link.as_of = model.now;
+    }
+    take(model, msg)
+}
+
+/// Whether the hub has to be there for this to come.
+fn is_from_the_hub(msg: &Msg) -> bool {
+    match msg {
+        Msg::Opened(_)
+        | Msg::Facts { .. }
+        | Msg::CaughtUp(_)
+        | Msg::Probe { .. }
+        | Msg::Reset
+        | Msg::Log { .. }
+        | Msg::LogCaughtUp(_) => true,
+        Msg::Link { up, .. } => *up,
+        Msg::Hopeless(_)
+        | Msg::Key(_)
+        | Msg::Mouse(_)
+        | Msg::Paste(_)
+        | Msg::Focus(_)
+        | Msg::Suspended
+        | Msg::Resumed
+        | Msg::Resize(..)
+        | Msg::Tick => false,
+    }
+}
+
+fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
+    match msg {
+        Msg::Key(key) => return keys::press(model, &key),
+        Msg::Mouse(event) => return mouse::take(model, &event),
+        // Nothing takes text here: a paste must not become keys.
+        Msg::Paste(text) if text.is_empty() => {}
+        Msg::Paste(_) => model.say("nothing here takes text: the paste was left out"),
+        Msg::Focus(focused) => model.ui.focused = focused,
+        // A sequence that was begun before is forgotten.
+        Msg::Suspended | Msg::Resumed => model.ui.pending = None,
+        Msg::Opened(reader) => *progress(model, reader) = Progress::default(),
+        Msg::Facts {
+            reader,
+            facts,
+            left,
+        } => {
+            let progress = progress(model, reader);
+            progress.read += facts.len() as u64;
+            progress.left = left;
+            for fact in &facts {
+                model.fleet.fold(fact);
+            }
+        }
+        Msg::CaughtUp(reader) => caught_up(model, reader),
+        Msg::Link {
+            up,
+            error,
+            slow_drops,
+        } => link(model, up, error, slow_drops),
+        Msg::Hopeless(why) => model.link.hopeless = Some(why),
+        Msg::Probe { rtt, journal_seq } => {
+            model.link.rtt = Some(rtt);
+            model.link.hub_seq = journal_seq;
+        }
+        Msg::Reset => {
+            model.fleet = Fleet::new(Limits::default());
+            model.mark("the hub's store is another one: all before is forgotten here".to_owned());
+        }
+        Msg::Log { job, chunks, left } => {
+            if let Some(log) = log_of(model, job) {
+                chunks.iter().for_each(|chunk| log.push(chunk));
+                log.left = left;
+            }
+        }
+        Msg::LogCaughtUp(job) => {
+            let ended = model
+                .fleet
+                .job(job)
+                .is_some_and(|job| job.state.word().is_terminal());
+            if let Some(log) = log_of(model, job) {
+                log.caught_up = true;
+                log.left = 0;
+                if ended {
+                    log.settle();
+                }
+            }
+        }
+        Msg::Resize(columns, rows) => model.size = (columns, rows),
+        Msg::Tick => {}
+    }
+    Vec::new()
+}
+
+fn progress(model: &mut Model, reader: Reader) -> &mut Progress {
+    &mut model.link.readers[match reader {
+        Reader::Journal => 0,
+        Reader::Presence => 1,
+        Reader::Flow => 2,
+    }]
+}
+
+fn caught_up(model: &mut Model, reader: Reader) {
+    let was_live = model.phase() == Phase::Live;
+    let progress = progress(model, reader);
+    progress.caught_up = true;
+    progress.left = 0;
+    let missed: u64 = model.link.readers.iter().map(|r| r.read).sum();
+    if let (false, Phase::Live, Some(down)) = (was_live, model.phase(), model.link.down_since) {
+        model.link.down_since = None;
+        let took = span(model.now.since(down));
+        model.mark(format!(
+            "the bus is back after {took}: {} messages from the gap were read",
+            text::thousands(missed)
+        ));
+    }
+}
+
+fn link(model: &mut Model, up: bool, error: Option<String>, slow_drops: u64) {
+    let link = &mut model.link;
+    link.slow_drops = slow_drops;
+    if up != link.up {
+        link.since = model.now;
+        link.up = up;
+        if up {
+            link.ever = true;
+            link.readers = Default::default();
+        } else {
+            link.rtt = None;
+            link.down_since = link.down_since.or(Some(model.now));
+            let seq = text::thousands(model.fleet.journal_seq());
+            model.mark(format!("bus down after record {seq}"));
+        }
+    }
+    model.link.error = if up { None } else { error };
+}
+
+fn log_of(model: &mut Model, job: JobId) -> Option<&mut Log> {
+    match &mut model.detail {
+        Some(Detail::Job(detail)) if detail.id == job => Some(&mut detail.log),
+        _ => None,
+    }
+}

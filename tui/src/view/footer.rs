@@ -1,0 +1,70 @@
+//! The line below everything: what was just done, the keys pressed so far, or the keys that help
+//! most here.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
+
+use crate::keymap::{Action, Bound, key};
+use crate::model::{Model, Pane};
+use crate::text;
+use crate::theme::Role;
+use crate::widget;
+
+/// Draws it.
+pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
+    let look = model.look;
+    let width = usize::from(area.width).saturating_sub(1);
+    if let Some(pending) = &model.ui.pending {
+        let text = format!(" {} {}", key::shown(&pending.keys), look.ellipsis());
+        return widget::line(buf, area, 0, &Line::styled(text, look.style(Role::Accent)));
+    }
+    if let Some(notice) = model.ui.notice(model.now) {
+        let text = text::clip(&text::escape(notice), width, look.ellipsis());
+        let line = Line::styled(format!(" {text}"), look.style(Role::Plain));
+        return widget::line(buf, area, 0, &line);
+    }
+    keys(model, area, buf);
+}
+
+/// The keys that help most here.
+fn keys(model: &Model, area: Rect, buf: &mut Buffer) {
+    let look = model.look;
+    let over = model.ui.popup.is_some();
+    let in_detail = model.detail.is_some();
+    let mut spans = vec![Span::raw(" ")];
+    let mut room = usize::from(area.width).saturating_sub(1);
+    // The way out and the way to all other keys are never without room.
+    let vital = |bound: &&Bound| matches!(bound.binding.action, Action::Close | Action::Help);
+    let here = || model.ui.keymap.here(model.place());
+    let vital_first = here().filter(vital).chain(here().filter(|b| !vital(b)));
+    for bound in vital_first {
+        let binding = bound.binding;
+        let Some(first) = bound.keys.first().filter(|_| !binding.short.is_empty()) else {
+            continue;
+        };
+        let fits_here = match binding.action {
+            Action::Open => !in_detail && !over,
+            Action::Back => in_detail || over,
+            Action::Follow => in_detail || model.focus() == Pane::Events,
+            _ => true,
+        };
+        let key = match binding.action {
+            Action::Down if look.ascii => "j/k".to_owned(),
+            Action::Down => "↑↓".to_owned(),
+            _ => key::shown(first),
+        };
+        let width = key.width() + binding.short.width() + 3;
+        if !fits_here || width > room {
+            continue;
+        }
+        room -= width;
+        spans.push(Span::styled(key, look.style(Role::Accent)));
+        spans.push(Span::styled(
+            format!(" {}  ", binding.short),
+            look.style(Role::Dim),
+        ));
+    }
+    widget::line(buf, area, 0, &Line::from(spans));
+}

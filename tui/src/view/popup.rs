@@ -1,0 +1,81 @@
+//! What is shown over a screen: a frame at its lower end, with as few lines as it needs.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Clear, Widget};
+use unicode_width::UnicodeWidthStr;
+
+use super::why;
+use crate::keymap::key;
+use crate::model::Model;
+use crate::theme::Role;
+use crate::ui::Pending;
+use crate::widget;
+
+/// A frame at the lower end of `area` with room for `lines` lines; what is inside it.
+pub(super) fn frame(
+    model: &Model,
+    area: Rect,
+    lines: usize,
+    title: &str,
+    right: &str,
+    buf: &mut Buffer,
+) -> Rect {
+    let wanted = u16::try_from(lines).unwrap_or(u16::MAX).saturating_add(2);
+    let height = wanted.clamp(3, area.height.max(3)).min(area.height);
+    let at = Rect {
+        y: area.y + area.height - height,
+        height,
+        ..area
+    };
+    Clear.render(at.intersection(buf.area), buf);
+    widget::pane(buf, at, model.look, true, title, right)
+}
+
+/// Why the selected dispatch stands where it stands.
+pub(super) fn why(model: &Model, top: usize, area: Rect, buf: &mut Buffer) {
+    let Some(id) = model.subject_job() else {
+        return;
+    };
+    let lines = why::why(model, id);
+    let prefix = super::words::prefix(&model.fleet, id);
+    let title = format!("Why {} {prefix}", model.look.dot());
+    let inner = frame(model, area, lines.len(), &title, "Esc closes", buf);
+    let top = top.min(lines.len().saturating_sub(usize::from(inner.height)));
+    for (y, line) in (0..inner.height).zip(lines.into_iter().skip(top)) {
+        let mut spans = vec![Span::raw(" ")];
+        spans.extend(line.spans);
+        widget::line(buf, inner, y, &Line::from(spans));
+    }
+}
+
+/// What can follow the keys pressed so far, in columns.
+pub(super) fn hints(model: &Model, pending: &Pending, area: Rect, buf: &mut Buffer) {
+    let look = model.look;
+    let after = model.ui.keymap.after(model.place(), &pending.keys);
+    let widest = after
+        .iter()
+        .map(|(keys, b)| keys.width() + b.help.width() + 3);
+    let room = usize::from(area.width).saturating_sub(2).max(1);
+    let width = widest.max().unwrap_or(1).clamp(1, room);
+    let across = (room / width).max(1);
+    let lines = after.len().div_ceil(across);
+    let title = format!("{} {}", key::shown(&pending.keys), look.ellipsis());
+    let inner = frame(model, area, lines, &title, "Esc ends", buf);
+    for (at, (keys, binding)) in after.iter().enumerate() {
+        let x = u16::try_from(at / lines.max(1) * width).unwrap_or(u16::MAX);
+        let y = u16::try_from(at % lines.max(1)).unwrap_or(u16::MAX);
+        let cell = Rect {
+            x: inner.x.saturating_add(x),
+            width: inner.width.saturating_sub(x),
+            ..inner
+        };
+        let line = Line::from(vec![
+            Span::raw(" "),
+            Span::styled(keys.clone(), look.style(Role::Accent)),
+            Span::raw(format!(" {}", binding.help)),
+        ]);
+        widget::line(buf, cell, y, &line);
+    }
+}
