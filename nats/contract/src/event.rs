@@ -18,7 +18,7 @@ pub mod kind {
     pub const MACHINE_DEGRADED: &str = "machine.degraded";
     /// A machine is no longer degraded.
     pub const MACHINE_RECOVERED: &str = "machine.recovered";
-    /// Reserved for samples of a machine's load: nobody tells it yet, presence carries the load.
+    /// A sample of a machine's load, for who draws its past: told when it changed noticeably. No news.
     pub const MACHINE_LOAD: &str = "machine.load";
     /// An agent found the hub again.
     pub const LINK_HEALED: &str = "link.healed";
@@ -73,4 +73,13 @@ pub struct EventView {
     pub attempt: Option<AttemptId>,
     /// Details.
     pub data: Value,
+}
+
+impl EventView {
+    /// Its details alone: an agent's and a hub's events carry their place in the writer's own order
+    /// around them.
+    #[must_use]
+    pub fn detail(&self) -> &Value {
+        self.data.get("detail").unwrap_or(&self.data)
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use data_encoding::{Encoding, Specification};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -196,7 +196,7 @@ fn first10(hash: &[u8]) -> [u8; 10] {
 
 /// An operator-named machine, `[a-z0-9][a-z0-9_-]{0,62}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MachineId(String);
+pub struct MachineId(Arc<str>);
 
 impl MachineId {
     /// The id's text.
@@ -225,7 +225,7 @@ impl MachineId {
         mapped
             .trim_end_matches('-')
             .parse()
-            .unwrap_or_else(|_| Self("machine".to_owned()))
+            .unwrap_or_else(|_| Self("machine".into()))
     }
 }
 
@@ -255,7 +255,7 @@ impl FromStr for MachineId {
         if RESERVED_MACHINE_IDS.contains(&text) {
             return Err(IdError::Reserved(text.to_owned()));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 

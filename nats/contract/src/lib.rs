@@ -24,6 +24,7 @@ pub mod projection;
 pub mod record;
 pub mod reorder;
 pub mod spec;
+pub mod stat;
 pub mod ticket;
 pub mod time;
 pub mod view;

@@ -10,15 +10,20 @@ use std::collections::BTreeMap;
 use common::{attempt_id, job_id, machine, spec, ticket_id};
 use fleet_contract::envelope::WIRE_VERSION;
 use fleet_contract::event::EventView;
-use fleet_contract::ids::{InstanceId, JobId, Lane, MessageId, Writer};
+use fleet_contract::ids::{InstanceId, JobId, Lane, MachineId, MessageId, Writer};
 use fleet_contract::job::{Job, first_record};
 use fleet_contract::machine::{Load, MachineState, Presence, Service, Specs};
 use fleet_contract::outcome::{Outcome, OutputCount};
-use fleet_contract::projection::{Fact, Fleet, JournalFact, Limits};
+use fleet_contract::projection::{
+    Fact, Fleet, HISTORY_MINUTES, JournalFact, LOAD_SAMPLES, Limits, Minute, place,
+};
 use fleet_contract::record::{Cause, Change, Next, Record, StateWord};
 use fleet_contract::spec::Target;
+use fleet_contract::stat::Stat;
 use fleet_contract::time::Time;
 use proptest::prelude::*;
+
+const NAMES: [&str; 3] = ["forge", "lapis", "anvil"];
 
 fn at(seq: u64) -> Time {
     Time::from_micros(i64::try_from(seq).unwrap() * 1_000_000)
@@ -32,17 +37,19 @@ type Step = (u8, u8, u8);
 struct World {
     jobs: BTreeMap<JobId, Job>,
     seq: [u64; 3],
-    facts: [Vec<Fact>; 3],
+    /// Journal, presence, flow, summaries.
+    facts: [Vec<Fact>; 4],
     clock: u64,
 }
 
 impl World {
     fn step(&mut self, (which, what, who): Step) {
         self.clock += 1;
-        match what % 16 {
-            0..=12 => self.record(which % 5, what % 16, who),
-            13 | 14 => self.presence(who),
-            _ => self.event(which),
+        match what % 18 {
+            0..=12 => self.record(which % 5, what % 18, who),
+            13 | 14 => self.presence(which, who),
+            15 => self.stat(which, who),
+            _ => self.event(which, who),
         }
     }
 
@@ -95,9 +102,16 @@ impl World {
         self.facts[0].push(Fact::Record(Box::new(fact)));
     }
 
-    fn presence(&mut self, who: u8) {
+    fn presence(&mut self, which: u8, who: u8) {
         self.seq[1] += 1;
-        let presence = presence(["forge", "lapis", "anvil"][usize::from(who % 3)]);
+        let mut presence = presence(NAMES[usize::from(who % 3)]);
+        presence.load.load = f64::from(which);
+        presence.service = match who % 9 {
+            0 => Service::Offline,
+            1 => Service::Lost,
+            2 => Service::Cordoned,
+            _ => Service::Up,
+        };
         self.facts[1].push(Fact::Presence {
             presence: Box::new(presence),
             seq: self.seq[1],
@@ -105,21 +119,38 @@ impl World {
         });
     }
 
-    fn event(&mut self, which: u8) {
+    fn stat(&mut self, which: u8, who: u8) {
+        let stat = Stat {
+            interval_ms: 1000,
+            tickets: u64::from(which),
+            ..Stat::default()
+        };
+        self.facts[3].push(Fact::Stat {
+            machine: machine(NAMES[usize::from(who % 3)]),
+            stat,
+            at: at(self.clock),
+        });
+    }
+
+    fn event(&mut self, which: u8, who: u8) {
         self.seq[2] += 1;
+        let kind = match which % 4 {
+            0 => "machine.load",
+            1 => "machine.lost",
+            2 => "machine.degraded",
+            _ => "machine.up",
+        };
         let event = EventView {
             id: MessageId::from_random([which; 10]),
             seq: self.seq[2],
             time: at(self.clock),
-            machine: Some(machine("forge")),
-            kind: if which.is_multiple_of(4) {
-                "machine.load".to_owned()
-            } else {
-                "machine.up".to_owned()
-            },
+            machine: Some(machine(NAMES[usize::from(who % 3)])),
+            kind: kind.to_owned(),
             job: None,
             attempt: None,
-            data: serde_json::json!({ "boot": "a", "seq": 1, "detail": { "n": which } }),
+            data: serde_json::json!({ "boot": "a", "seq": 1, "detail": {
+                "load": which, "cores": 4, "mem_free": 1, "mem_total": 2, "slots_used": 1, "slots": 2,
+            } }),
         };
         self.facts[2].push(Fact::Event {
             event: Box::new(event),
@@ -275,7 +306,7 @@ proptest! {
     fn which_stream_is_read_first_does_not_matter(
         steps in prop::collection::vec(any::<Step>(), 0..150),
         limits in limits(),
-        turns in prop::collection::vec(0..3usize, 300),
+        turns in prop::collection::vec(0..4usize, 300),
     ) {
         let world = world(&steps);
         let mut sides = world.facts.each_ref().map(|facts| facts.iter());
@@ -304,11 +335,188 @@ proptest! {
             let counted = fleet.jobs().values().filter(|j| j.state.word() == word).count();
             prop_assert_eq!(fleet.count(word), counted);
         }
+        for name in NAMES {
+            counts_agree(&fleet, &machine(name));
+        }
         // The very fold of a single job: states are those that its journal tells.
         for (id, job) in &world.jobs {
             prop_assert_eq!(&fleet.job(*id).unwrap().state, &job.state);
         }
     }
+}
+
+/// What is counted of a machine is what a look at every job finds.
+fn counts_agree(fleet: &Fleet, name: &MachineId) {
+    let here = |job: &&Job| place(job) == Some(name);
+    for word in StateWord::ALL {
+        let all = fleet.jobs().values().filter(here);
+        let found = all.filter(|j| j.state.word() == word).count();
+        let counted = fleet.jobs_at(name).map_or(0, |at| at.count(word));
+        assert_eq!(counted, found, "{name} {word}");
+    }
+    let mut open: Vec<JobId> = fleet
+        .jobs()
+        .values()
+        .filter(|j| j.state.open().is_some_and(|o| o.machine == *name))
+        .map(|j| j.id)
+        .collect();
+    let mut running: Vec<JobId> = fleet.running_on(name).map(|j| j.id).collect();
+    open.sort_unstable();
+    running.sort_unstable();
+    assert_eq!(running, open);
+}
+
+/// What a look at every machine finds.
+fn by_looking(fleet: &Fleet, now: Time) -> Vec<(MachineState, MachineId)> {
+    let all = fleet.machines().values();
+    let mut all: Vec<_> = all
+        .map(|m| (m.state(now), m.presence.machine.clone()))
+        .collect();
+    all.sort();
+    all
+}
+
+proptest! {
+    #[test]
+    fn the_index_of_machines_says_what_a_look_at_each_finds(
+        beats in prop::collection::vec((0..30u8, 0..9u8, 0..60u64, any::<bool>()), 0..60),
+        asked in prop::collection::vec(0..120u64, 1..6),
+    ) {
+        let mut fleet = Fleet::new(Limits::default());
+        for (seq, (who, service, when, pass)) in beats.into_iter().enumerate() {
+            let mut presence = presence(&format!("m{who}"));
+            presence.service = [Service::Offline, Service::Lost, Service::Cordoned, Service::Draining]
+                .get(usize::from(service))
+                .copied()
+                .unwrap_or(Service::Up);
+            presence.interval_ms = 1000 * u64::from(service);
+            let seen = at(when);
+            fleet.fold(&Fact::Presence { presence: Box::new(presence), seq: seq as u64 + 1, seen });
+            if pass {
+                fleet.pass_time(seen);
+            }
+            if seq % 20 == 19 {
+                let keep = (0..20).map(|n| machine(&format!("m{n}"))).collect();
+                fleet.fold(&Fact::Registered(keep));
+            }
+        }
+        for now in asked.into_iter().map(at) {
+            let looked = by_looking(&fleet, now);
+            let listed: Vec<_> = fleet
+                .worst_machines(now)
+                .map(|(state, m)| (state, m.presence.machine.clone()))
+                .collect();
+            prop_assert_eq!(&listed, &looked);
+            for state in MachineState::ALL {
+                let found = looked.iter().filter(|(s, _)| *s == state).count();
+                prop_assert_eq!(fleet.count_machines(state, now), found);
+            }
+        }
+    }
+
+    #[test]
+    fn minutes_add_up_to_what_was_folded(steps in prop::collection::vec(any::<Step>(), 0..200)) {
+        let world = world(&steps);
+        let fleet = folded(Limits::default(), &world.all());
+        let sum = |what: fn(&Minute) -> u32| -> u64 {
+            fleet.history().recorded().map(|(_, m)| u64::from(what(m))).sum()
+        };
+        prop_assert_eq!(sum(|m| m.events), fleet.counters().events);
+        prop_assert_eq!(sum(|m| m.dispatched), fleet.jobs().len() as u64);
+        let ended = fleet.jobs().values().filter(|j| j.state.word().is_terminal()).count();
+        prop_assert!(sum(|m| m.ended) >= ended as u64);
+        let lost = fleet.count(StateWord::Lost) as u64;
+        prop_assert!(sum(|m| m.lost) >= lost);
+    }
+
+    #[test]
+    fn minutes_and_samples_are_bounded_whatever_the_times(times in prop::collection::vec(any::<i64>(), 0..400)) {
+        let mut fleet = Fleet::new(Limits::default());
+        for (seq, time) in times.into_iter().enumerate() {
+            let seen = Time::from_micros(time);
+            fleet.fold(&Fact::Presence {
+                presence: Box::new(presence("forge")),
+                seq: seq as u64 + 1,
+                seen,
+            });
+            fleet.pass_time(seen);
+        }
+        prop_assert!(fleet.history().recorded().count() <= HISTORY_MINUTES);
+        let at: Vec<Time> = fleet.load_history(&machine("forge")).map(|(at, _)| at).collect();
+        prop_assert!(at.len() <= LOAD_SAMPLES && at.is_sorted());
+    }
+}
+
+#[test]
+fn traffic_is_the_last_summary_and_not_believed_for_long() {
+    let mut fleet = Fleet::new(Limits::default());
+    let stat = |tickets| Stat {
+        interval_ms: 500,
+        tickets,
+        chunks: 3,
+        events: 1,
+        bytes_out: 2048,
+        ..Stat::default()
+    };
+    let told = |tickets, when| Fact::Stat {
+        machine: machine("forge"),
+        stat: stat(tickets),
+        at: at(when),
+    };
+    fleet.fold(&told(1, 10));
+    fleet.fold(&told(2, 11));
+    fleet.fold(&told(1, 10)); // comes again, late
+    let now = fleet.traffic(&machine("forge"), at(12)).unwrap();
+    assert_eq!((now.jobs_in_per_s, now.messages_out_per_s), (4.0, 8.0));
+    assert_eq!((now.bytes_out_per_s, now.age.as_secs()), (4096.0, 1));
+    assert_eq!(fleet.all_traffic(at(14)).count(), 1);
+    assert_eq!(fleet.traffic(&machine("forge"), at(15)), None);
+    assert_eq!(fleet.traffic(&machine("anvil"), at(12)), None);
+    fleet.fold(&Fact::Registered([machine("anvil")].into()));
+    assert_eq!(fleet.traffic(&machine("forge"), at(12)), None);
+}
+
+#[test]
+fn a_load_sample_is_no_event_but_is_kept_with_what_beats_say() {
+    let mut world = World {
+        clock: 100,
+        ..World::default()
+    };
+    world.step((3, 13, 0)); // a beat of forge at 101, load 3
+    world.clock = 115;
+    world.step((4, 16, 0)); // a sample of forge at 116, load 4 on 4 processors
+    let fleet = folded(Limits::default(), &world.all());
+    let samples: Vec<_> = fleet
+        .load_history(&machine("forge"))
+        .map(|(when, s)| (when, s.load, s.mem_free))
+        .collect();
+    assert_eq!(samples, [(at(101), 3.0, 1.0), (at(116), 1.0, 0.5)]);
+    assert_eq!(fleet.events().len(), 0);
+    assert_eq!(fleet.counters().samples, 1);
+}
+
+#[test]
+fn the_minutes_of_a_failure_say_so() {
+    let mut world = World::default();
+    for what in [0, 4, 7] {
+        world.step((0, what, 1)); // fails with exit 1 in the first minute
+    }
+    world.clock = 70;
+    world.step((1, 0, 0));
+    world.step((1, 4, 0));
+    world.step((1, 10, 1)); // is asked about in the second
+    world.clock = 130;
+    world.step((1, 16, 0)); // a machine is lost in the third
+    let fleet = folded(Limits::default(), &world.all());
+    let minutes: Vec<Minute> = fleet
+        .history()
+        .minutes(at(140), 3)
+        .map(|(_, m)| m)
+        .collect();
+    let counts = |m: &Minute| (m.dispatched, m.ended, m.failed, m.asked, m.machines_lost);
+    let all: Vec<_> = minutes.iter().map(counts).collect();
+    assert_eq!(all, [(1, 1, 1, 0, 0), (1, 0, 0, 1, 0), (0, 0, 0, 0, 1)]);
+    assert!(minutes.iter().all(Minute::has_problem));
 }
 
 #[test]
@@ -318,7 +526,7 @@ fn what_is_kept_is_bounded_and_what_is_not_is_counted() {
         for what in [0, 4, 7] {
             world.step((which, what, 0));
         }
-        world.step((1, 15, 0));
+        world.step((1, 16, 0));
     }
     let limits = Limits {
         ended_jobs: 2,

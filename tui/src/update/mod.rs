@@ -22,7 +22,9 @@ pub(crate) fn update(model: &mut Model, now: Time, msg: Msg) -> Vec<Cmd> {
     if is_from_the_hub(&msg) {
         model.link.as_of = model.now;
     }
-    take(model, msg)
+    let cmds = take(model, msg);
+    model.fleet.pass_time(model.as_of());
+    cmds
 }
 
 /// Whether the hub has to be there for this to come.

@@ -90,14 +90,12 @@ impl Event {
     }
 
     pub(super) fn of_flow(event: &EventView) -> Self {
-        // An agent's and a hub's events carry their place in the writer's order around the details.
-        let detail = event.data.get("detail").unwrap_or(&event.data);
         Self {
             time: event.time,
             machine: event.machine.clone(),
             job: event.job,
             word: cut(&event.kind),
-            text: cut(&details(detail)),
+            text: cut(&details(event.detail())),
         }
     }
 }

@@ -6,6 +6,11 @@
 //! twice changes nothing.
 
 mod event;
+mod history;
+mod load;
+mod machines;
+mod places;
+mod traffic;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +18,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 pub use event::{Event, EventKey, TEXT_MAX_CHARS, details, span};
+pub use history::{HISTORY_MINUTES, History, Minute};
+pub use load::{LOAD_SAMPLES, LOAD_STEP, LoadSample, LoadTold};
+pub use machines::Machine;
+pub use places::JobsAt;
+pub use traffic::{TRAFFIC_FRESH, Traffic};
 pub use why::{
     AHEAD_MAX, ATTEMPTS_TOLD, Holder, MachineReason, Reason, TAKEN_WITHIN, why, why_machine,
 };
@@ -21,9 +33,14 @@ pub use why::{
 use crate::event::{EventView, kind};
 use crate::ids::{JobId, MachineId, Writer};
 use crate::job::{Applied, Job, JobState, Void};
-use crate::machine::{self, MachineState, Presence};
+use crate::machine::{MachineState, Presence};
 use crate::record::{Record, StateWord};
+use crate::stat::Stat;
 use crate::time::Time;
+use load::Loads;
+use machines::Machines;
+use places::{Places, Spot};
+use traffic::{Summaries, Told};
 
 /// A job that ended badly is put before those that run for this long.
 pub const FRESH: Duration = Duration::from_secs(3600);
@@ -69,6 +86,15 @@ pub enum Fact {
         /// When the hub stored it, by the reader's own clock.
         stored: Time,
     },
+    /// What a machine counted since its last summary.
+    Stat {
+        /// It.
+        machine: MachineId,
+        /// What it counted.
+        stat: Stat,
+        /// When the reader got it, by the reader's own clock.
+        at: Time,
+    },
     /// All machines that the registry holds: others were forgotten.
     Registered(BTreeSet<MachineId>),
     /// The first sequence that the journal still holds: jobs that end before it were purged.
@@ -97,25 +123,6 @@ pub struct JournalFact {
     pub record: Result<Record, Void>,
 }
 
-/// A machine as it was last heard of.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Machine {
-    /// What it said.
-    pub presence: Presence,
-    /// The sequence of that.
-    pub seq: u64,
-    /// When, by the reader's own clock.
-    pub seen: Time,
-}
-
-impl Machine {
-    /// Its state at `now` by the reader's clock.
-    #[must_use]
-    pub fn state(&self, now: Time) -> MachineState {
-        machine::state(&self.presence, now.since(self.seen))
-    }
-}
-
 /// What was counted. All only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
@@ -133,6 +140,10 @@ pub struct Counters {
     pub events_dropped: u64,
     /// Samples of load, which are no events for people.
     pub samples: u64,
+    /// Summaries of what machines counted.
+    pub stats: u64,
+    /// Samples and summaries of machines for which there was no room.
+    pub samples_dropped: u64,
     /// Ended jobs that are no longer kept.
     pub jobs_dropped: u64,
     /// Messages that cannot be read.
@@ -182,7 +193,11 @@ pub struct Fleet {
     order: BTreeSet<OrderKey>,
     ended: BTreeSet<(Time, JobId)>,
     by_state: BTreeMap<StateWord, usize>,
-    machines: BTreeMap<MachineId, Machine>,
+    places: Places,
+    machines: Machines,
+    loads: Loads,
+    traffic: Summaries,
+    history: History,
     events: BTreeMap<EventKey, Event>,
     journal_seq: u64,
     flow_seq: u64,
@@ -209,10 +224,16 @@ impl Fleet {
                 seen,
             } => self.presence(presence, *seq, *seen),
             Fact::Event { event, stored } => self.flow(event, *stored),
+            Fact::Stat { machine, stat, at } => {
+                let told = self.traffic.tell(machine, stat, *at);
+                self.counters.stats += u64::from(told == Told::New);
+                self.counters.samples_dropped += u64::from(told == Told::NoRoom);
+                told == Told::New
+            }
             Fact::Registered(machines) => {
-                let before = self.machines.len();
-                self.machines.retain(|id, _| machines.contains(id));
-                self.machines.len() != before
+                self.loads.retain(|id| machines.contains(id));
+                self.traffic.retain(|id| machines.contains(id));
+                self.machines.retain(machines)
             }
             Fact::JournalBegins(seq) => self.purge(*seq),
             Fact::Unreadable { .. } => {
@@ -228,7 +249,7 @@ impl Fleet {
         }
         self.journal_seq = fact.seq;
         self.counters.records += 1;
-        let before = self.jobs.get(&fact.job).map(order_key);
+        let before = self.jobs.get(&fact.job).map(Indexed::of);
         let applied = match (self.jobs.get_mut(&fact.job), &fact.record) {
             (Some(job), Ok(record)) => job.apply(fact.seq, fact.time, &fact.writer, record),
             (Some(job), Err(void)) => {
@@ -255,26 +276,46 @@ impl Fleet {
         match applied {
             Applied::Void(_) => self.counters.voids += 1,
             Applied::Changed => {
-                self.reindex(fact.job, before);
+                self.count_change(fact, before.as_ref());
                 let key = EventKey::journal(fact.stored, fact.seq);
                 if let Ok(record) = &fact.record {
                     self.remember(key, Event::of_record(fact, record));
                 }
+                self.reindex(fact.job, before);
             }
             Applied::Duplicate => {}
         }
         true
     }
 
-    fn reindex(&mut self, id: JobId, before: Option<(OrderKey, StateWord)>) {
-        if let Some((key, word)) = before {
-            self.unindex(key, word);
+    /// Counts what a record made of its job, in the minute in which the hub stored it.
+    fn count_change(&mut self, fact: &JournalFact, before: Option<&Indexed>) {
+        let Some(is) = self.jobs.get(&fact.job).map(|job| job.state.word()) else {
+            return;
+        };
+        let was = before.map(|before| before.word);
+        let ends = is.is_terminal() && !was.is_some_and(StateWord::is_terminal);
+        let asks = is == StateWord::NeedsHuman && was != Some(is);
+        let rank = Rank::of(is);
+        self.history.count(fact.stored, |minute| {
+            minute.dispatched += u32::from(was.is_none());
+            minute.ended += u32::from(ends);
+            minute.failed += u32::from(ends && rank == Rank::Failed);
+            minute.lost += u32::from(ends && rank == Rank::Lost);
+            minute.asked += u32::from(asks);
+        });
+    }
+
+    fn reindex(&mut self, id: JobId, before: Option<Indexed>) {
+        if let Some(before) = before {
+            self.unindex(&before);
         }
-        let Some((key, word)) = self.jobs.get(&id).map(order_key) else {
+        let Some(Indexed { key, word, spot }) = self.jobs.get(&id).map(Indexed::of) else {
             return;
         };
         self.order.insert(key);
         *self.by_state.entry(word).or_default() += 1;
+        self.places.add(spot);
         if word.is_terminal() {
             self.ended.insert((ended_at(key), id));
         }
@@ -287,13 +328,14 @@ impl Fleet {
         }
     }
 
-    fn unindex(&mut self, key: OrderKey, word: StateWord) {
-        self.order.remove(&key);
-        if let Some(count) = self.by_state.get_mut(&word) {
+    fn unindex(&mut self, Indexed { key, word, spot }: &Indexed) {
+        self.order.remove(key);
+        self.places.remove(spot);
+        if let Some(count) = self.by_state.get_mut(word) {
             *count = count.saturating_sub(1);
         }
         if word.is_terminal() {
-            self.ended.remove(&(ended_at(key), key.2));
+            self.ended.remove(&(ended_at(*key), key.2));
         }
     }
 
@@ -301,8 +343,7 @@ impl Fleet {
         let Some(job) = self.jobs.remove(&id) else {
             return false;
         };
-        let (key, word) = order_key(&job);
-        self.unindex(key, word);
+        self.unindex(&Indexed::of(&job));
         true
     }
 
@@ -321,21 +362,23 @@ impl Fleet {
     }
 
     fn presence(&mut self, presence: &Presence, seq: u64, seen: Time) -> bool {
-        if self
-            .machines
-            .get(&presence.machine)
-            .is_some_and(|known| seq <= known.seq)
-        {
+        let known = self.machines.all().get(&presence.machine);
+        if known.is_some_and(|known| seq <= known.seq) {
             return false;
         }
         self.counters.beats += 1;
-        let machine = Machine {
+        self.sample(&presence.machine, seen, &LoadTold::of(presence));
+        self.machines.insert(Machine {
             presence: presence.clone(),
             seq,
             seen,
-        };
-        self.machines.insert(presence.machine.clone(), machine);
+        });
         true
+    }
+
+    fn sample(&mut self, machine: &MachineId, at: Time, told: &LoadTold) {
+        let kept = self.loads.tell(machine, at, told.sample());
+        self.counters.samples_dropped += u64::from(!kept);
     }
 
     fn flow(&mut self, event: &EventView, stored: Time) -> bool {
@@ -345,17 +388,33 @@ impl Fleet {
         self.flow_seq = event.seq;
         if event.kind == kind::MACHINE_LOAD {
             self.counters.samples += 1;
+            if let (Some(machine), Ok(told)) =
+                (&event.machine, LoadTold::deserialize(event.detail()))
+            {
+                self.sample(machine, stored, &told);
+            }
             return true;
         }
-        if let (kind::JOB_PURGED, Some(job)) = (event.kind.as_str(), event.job) {
-            self.remove(job);
+        match (event.kind.as_str(), event.job) {
+            (kind::JOB_PURGED, Some(job)) => drop(self.remove(job)),
+            (kind::MACHINE_LOST, _) => self.history.count(stored, |m| m.machines_lost += 1),
+            (kind::MACHINE_DEGRADED, _) => self.history.count(stored, |m| m.machines_degraded += 1),
+            _ => {}
         }
-        self.remember(EventKey::flow(stored, event.seq), Event::of_flow(event));
+        let mut told = Event::of_flow(event);
+        if let Some(machine) = &mut told.machine
+            && let Some((known, _)) = self.machines.all().get_key_value(machine)
+        {
+            // One name in memory for all that is said of a machine.
+            machine.clone_from(known);
+        }
+        self.remember(EventKey::flow(stored, event.seq), told);
         true
     }
 
     fn remember(&mut self, key: EventKey, event: Event) {
         self.counters.events += 1;
+        self.history.count(key.stored, |minute| minute.events += 1);
         self.events.insert(key, event);
         while self.events.len() > self.limits.events {
             self.events.pop_first();
@@ -430,23 +489,80 @@ impl Fleet {
     /// Every machine, by name.
     #[must_use]
     pub fn machines(&self) -> &BTreeMap<MachineId, Machine> {
-        &self.machines
+        self.machines.all()
     }
 
-    /// Machines with their state at `now`, worst first, then by name.
+    /// Tells what time it is, so that what is asked about machines at that time and shortly after
+    /// costs no look at all of them. Answers are the same without.
+    pub fn pass_time(&mut self, now: Time) {
+        self.machines.pass(now);
+    }
+
+    /// Machines with their state at `now`, worst first, then by name. Lazy: taking a screenful
+    /// costs a screenful.
+    pub fn worst_machines(&self, now: Time) -> impl Iterator<Item = (MachineState, &Machine)> {
+        self.machines.worst_first(now)
+    }
+
+    /// All of [`Fleet::worst_machines`].
     #[must_use]
     pub fn machines_worst_first(&self, now: Time) -> Vec<(MachineState, &Machine)> {
-        let mut all: Vec<_> = self.machines.values().map(|m| (m.state(now), m)).collect();
-        all.sort_by_key(|(state, _)| *state);
-        all
+        self.worst_machines(now).collect()
     }
 
-    /// Jobs that run on a machine now, longest first.
-    pub fn running_on<'a>(&'a self, machine: &'a MachineId) -> impl Iterator<Item = &'a Job> {
-        self.rank(Rank::Running)
-            .chain(self.rank(Rank::NeedsHuman))
-            .filter_map(|(_, _, id)| self.jobs.get(id))
-            .filter(move |job| job.state.open().is_some_and(|o| o.machine == *machine))
+    /// How many machines are in a state at `now`.
+    #[must_use]
+    pub fn count_machines(&self, state: MachineState, now: Time) -> usize {
+        let counts = self.machine_counts(now);
+        counts.get(state as usize).copied().unwrap_or(0)
+    }
+
+    /// How many machines are in each state at `now`, in the order of [`MachineState::ALL`].
+    #[must_use]
+    pub fn machine_counts(&self, now: Time) -> [usize; MachineState::ALL.len()] {
+        self.machines.counts(now)
+    }
+
+    /// What runs on a machine, waits for it and ended on it, counted; none where there is nothing.
+    #[must_use]
+    pub fn jobs_at(&self, machine: &MachineId) -> Option<&JobsAt> {
+        self.places.at(machine)
+    }
+
+    /// Jobs that run on a machine now, longest first; then those that wait for a person while their
+    /// attempt may still end.
+    pub fn running_on<'a>(&'a self, machine: &MachineId) -> impl Iterator<Item = &'a Job> {
+        let at = self.places.at(machine);
+        at.into_iter()
+            .flat_map(JobsAt::open)
+            .filter_map(|id| self.jobs.get(&id))
+    }
+
+    /// What flows between a machine and the hub; none where it told nothing for 3 s, because nothing
+    /// flows or because it is not heard.
+    #[must_use]
+    pub fn traffic(&self, machine: &MachineId, now: Time) -> Option<Traffic> {
+        self.traffic.of(machine, now)
+    }
+
+    /// All machines with traffic, by name.
+    pub fn all_traffic(&self, now: Time) -> impl Iterator<Item = (&MachineId, Traffic)> {
+        self.traffic.all(now)
+    }
+
+    /// How busy a machine was, oldest first: at most one sample for each ten seconds of the last
+    /// hour; less far back where there are more than a thousand machines.
+    pub fn load_history(
+        &self,
+        machine: &MachineId,
+    ) -> impl DoubleEndedIterator<Item = (Time, &LoadSample)> {
+        self.loads.of(machine)
+    }
+
+    /// What happened in each of the last minutes.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Events, oldest first, in the order in which the hub stored them.
@@ -465,6 +581,21 @@ impl Fleet {
     #[must_use]
     pub fn journal_seq(&self) -> u64 {
         self.journal_seq
+    }
+}
+
+/// Where a job stands in the indexes.
+struct Indexed {
+    key: OrderKey,
+    word: StateWord,
+    spot: Spot,
+}
+
+impl Indexed {
+    fn of(job: &Job) -> Self {
+        let (key, word) = order_key(job);
+        let spot = Spot::of(job);
+        Self { key, word, spot }
     }
 }
 
