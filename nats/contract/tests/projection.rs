@@ -366,6 +366,28 @@ fn counts_agree(fleet: &Fleet, name: &MachineId) {
     assert_eq!(running, open);
 }
 
+fn lost(seq: u64, stored: Time) -> Fact {
+    let event = EventView {
+        id: MessageId::from_random([0; 10]),
+        seq,
+        time: stored,
+        machine: Some(machine("forge")),
+        kind: "machine.lost".to_owned(),
+        job: None,
+        attempt: None,
+        data: serde_json::Value::Null,
+    };
+    Fact::Event {
+        event: Box::new(event),
+        stored,
+    }
+}
+
+/// Beats become too old at half seconds.
+fn half(n: u64) -> Time {
+    Time::from_micros(i64::try_from(n).unwrap() * 500_000)
+}
+
 /// What a look at every machine finds.
 fn by_looking(fleet: &Fleet, now: Time) -> Vec<(MachineState, MachineId)> {
     let all = fleet.machines().values();
@@ -390,7 +412,7 @@ proptest! {
                 .copied()
                 .unwrap_or(Service::Up);
             presence.interval_ms = 1000 * u64::from(service);
-            let seen = at(when);
+            let seen = half(when);
             fleet.fold(&Fact::Presence { presence: Box::new(presence), seq: seq as u64 + 1, seen });
             if pass {
                 fleet.pass_time(seen);
@@ -400,7 +422,7 @@ proptest! {
                 fleet.fold(&Fact::Registered(keep));
             }
         }
-        for now in asked.into_iter().map(at) {
+        for now in asked.into_iter().map(half) {
             let looked = by_looking(&fleet, now);
             let listed: Vec<_> = fleet
                 .worst_machines(now)
@@ -430,7 +452,9 @@ proptest! {
     }
 
     #[test]
-    fn minutes_and_samples_are_bounded_whatever_the_times(times in prop::collection::vec(any::<i64>(), 0..400)) {
+    fn minutes_and_samples_are_bounded_whatever_the_times(
+        times in prop::collection::vec(prop_oneof![any::<i64>(), 0..40_000_000_000i64], 0..600),
+    ) {
         let mut fleet = Fleet::new(Limits::default());
         for (seq, time) in times.into_iter().enumerate() {
             let seen = Time::from_micros(time);
@@ -439,6 +463,7 @@ proptest! {
                 seq: seq as u64 + 1,
                 seen,
             });
+            fleet.fold(&lost(seq as u64 + 1, seen));
             fleet.pass_time(seen);
         }
         prop_assert!(fleet.history().recorded().count() <= HISTORY_MINUTES);
