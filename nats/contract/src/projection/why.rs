@@ -260,7 +260,7 @@ pub fn why(fleet: &Fleet, job: &Job, now: Time) -> Vec<Reason> {
                 since: job.changed_at,
             });
             if let Some(open) = open {
-                let machine = fleet.machines.get(&open.machine);
+                let machine = fleet.machines().get(&open.machine);
                 chain.push(Reason::Unheard {
                     no: job.attempt().map_or(0, |a| a.no),
                     machine: open.machine.clone(),
@@ -335,7 +335,7 @@ fn running(
     now: Time,
     chain: &mut Vec<Reason>,
 ) {
-    let machine = fleet.machines.get(&open.machine);
+    let machine = fleet.machines().get(&open.machine);
     let attempt = job.attempt();
     let since = attempt.map_or(job.changed_at, |a| a.claimed_at);
     chain.push(Reason::Runs {
@@ -363,7 +363,7 @@ fn queued(fleet: &Fleet, job: &Job, now: Time, chain: &mut Vec<Reason>) {
         cause: job.cause,
     });
     let may: Vec<&Machine> = match &job.target {
-        Target::Pin(machine) => match fleet.machines.get(machine) {
+        Target::Pin(machine) => match fleet.machines().get(machine) {
             None => {
                 chain.push(Reason::PinUnknown {
                     machine: machine.clone(),
@@ -385,7 +385,7 @@ fn queued(fleet: &Fleet, job: &Job, now: Time, chain: &mut Vec<Reason>) {
                 chain.push(Reason::LaneOfItsOwn { lane: lane.clone() });
             }
             let may: Vec<&Machine> = fleet
-                .machines
+                .machines()
                 .values()
                 .filter(|m| m.state(now).takes_work())
                 .collect();
@@ -405,13 +405,13 @@ fn queued(fleet: &Fleet, job: &Job, now: Time, chain: &mut Vec<Reason>) {
 }
 
 fn nobody(fleet: &Fleet, now: Time) -> Reason {
-    let states = fleet.machines.values().map(|m| m.state(now));
+    let states = fleet.machines().values().map(|m| m.state(now));
     // The order of the states is worst first but for offline, which nothing can be done about here.
     let best = states.max_by_key(|s| (*s != MachineState::Offline, *s));
     match best {
         None => Reason::NoMachine,
         Some(best) => Reason::NoneTakesWork {
-            known: fleet.machines.len(),
+            known: fleet.machines().len(),
             best,
         },
     }
