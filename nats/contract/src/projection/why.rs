@@ -478,7 +478,10 @@ fn ahead(fleet: &Fleet, job: &Job, chain: &mut Vec<Reason>) {
         .take(AHEAD_MAX)
         .inspect(|_| looked += 1)
         .filter_map(|(_, _, id)| fleet.jobs.get(id))
-        .filter(|other| true && (urgency(other.spec.priority), other.changed_at, other.id) < here)
+        .filter(|other| {
+            other.target == job.target
+                && (urgency(other.spec.priority), other.changed_at, other.id) < here
+        })
         .count();
     if jobs > 0 {
         chain.push(Reason::Ahead {
