@@ -29,6 +29,8 @@ pub(crate) struct Environment {
     pub(crate) no_color: bool,
     /// Whether `TERM` is `dumb`.
     pub(crate) dumb: bool,
+    /// Whether the terminal is reached over SSH.
+    pub(crate) far: bool,
 }
 
 impl Environment {
@@ -47,6 +49,7 @@ impl Environment {
             user: get("USER").or_else(|| get("LOGNAME")),
             no_color: get("NO_COLOR").is_some(),
             dumb: get("TERM").is_some_and(|term| term == "dumb"),
+            far: get("SSH_CONNECTION").or_else(|| get("SSH_TTY")).is_some(),
         }
     }
 

@@ -209,6 +209,12 @@ pub(crate) struct Tui {
     /// Write ASCII only, for terminals that show other glyphs too wide or not at all
     #[arg(long)]
     pub(crate) ascii: bool,
+    /// Let nothing move by itself; over SSH little does
+    #[arg(long)]
+    pub(crate) still: bool,
+    /// Leave the mouse to the terminal, which selects text with it
+    #[arg(long)]
+    pub(crate) no_mouse: bool,
 }
 
 /// `fleet hub`

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use fleet_nats::hub::Permission;
-use fleet_tui::{ConsoleStyle, Left, Options, TuiError};
+use fleet_tui::{ConsoleStyle, Left, Motion, Options, TuiError};
 
 use crate::args::Tui;
 use crate::context::{self, Context};
@@ -41,6 +41,12 @@ pub(crate) async fn show(args: &Tui, cx: &mut Context) -> Result<Left, Failure> 
             colour: color.enabled(true, environment.no_color, environment.dumb),
             ascii: args.ascii,
             plain: cx.output.is_plain(),
+            motion: match (args.still, environment.far) {
+                (true, _) => Motion::Still,
+                (false, true) => Motion::Calm,
+                (false, false) => Motion::Full,
+            },
+            mouse: !args.no_mouse,
         },
     };
     let _hold = (!options.style.plain).then(Hold::begin);

@@ -1,7 +1,8 @@
 //! The console over a made-up fleet: `cargo run -p fleet-tui --features demo --example demo --
-//! [live|down|empty|catching-up|panic|fleet:300|down:300] [--ascii] [--plain] [--mono]`.
+//! [live|down|empty|catching-up|panic|fleet:300|down:300] [--ascii] [--plain] [--mono]
+//! [--still] [--no-mouse]`.
 
-use fleet_tui::{ConsoleStyle, TuiError, demo};
+use fleet_tui::{ConsoleStyle, Motion, TuiError, demo};
 
 #[tokio::main]
 async fn main() -> Result<(), TuiError> {
@@ -15,6 +16,12 @@ async fn main() -> Result<(), TuiError> {
         colour: !has("--mono") && std::env::var_os("NO_COLOR").is_none(),
         ascii: has("--ascii"),
         plain: has("--plain"),
+        motion: if has("--still") {
+            Motion::Still
+        } else {
+            Motion::Full
+        },
+        mouse: !has("--no-mouse"),
     };
     demo::run(style, situation).await.map(drop)
 }

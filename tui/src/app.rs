@@ -3,24 +3,26 @@
 use std::io;
 use std::time::Duration;
 
-use crossterm::event::{Event, EventStream};
+use crossterm::event::Event;
 use fleet_contract::time::Time;
 use fleet_nats::clock;
-use futures_util::StreamExt;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use rustix::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::model::{Cmd, Model, Msg};
 use crate::source::Source;
-use crate::terminal::Screen;
+use crate::terminal::{Input, Screen};
 use crate::update::update;
 use crate::view;
 use crate::{Left, TuiError};
 
 /// Shortest time between two frames that nobody pressed a key for.
 const FRAME: Duration = Duration::from_millis(33);
-/// How often ages move.
-const AGES: Duration = Duration::from_secs(1);
+/// The same where somebody did: a key that repeats is seen each time.
+const KEY_FRAME: Duration = Duration::from_millis(8);
 
 /// Now, by a clock that starts at the wall's time and only goes forward, through suspend too.
 #[derive(Debug, Clone, Copy)]
@@ -75,18 +77,67 @@ impl Signals {
     }
 }
 
+/// A process that is stopped and goes on.
+struct JobControl {
+    stop: Signal,
+    go_on: Signal,
+}
+
+impl JobControl {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            stop: signal(SignalKind::from_raw(process::Signal::TSTP.as_raw()))?,
+            go_on: signal(SignalKind::from_raw(process::Signal::CONT.as_raw()))?,
+        })
+    }
+
+    /// Whether to stop, rather than that it goes on.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            Some(()) = self.stop.recv() => true,
+            Some(()) = self.go_on.recv() => false,
+            else => std::future::pending().await,
+        }
+    }
+}
+
 /// When the next frame is due.
 #[derive(Debug, Default)]
 struct Frames {
     dirty: bool,
+    urgent: bool,
     last: Option<Instant>,
 }
 
 impl Frames {
     fn due(&self) -> Option<Instant> {
-        let soonest = self.last.map_or_else(Instant::now, |last| last + FRAME);
+        let least = if self.urgent { KEY_FRAME } else { FRAME };
+        let soonest = self.last.map_or_else(Instant::now, |last| last + least);
         self.dirty.then_some(soonest)
     }
+}
+
+/// What wakes the loop.
+enum Wake {
+    Signal(i32),
+    Stop(bool),
+    Draw,
+    Freed,
+    Typed(Event),
+    Msg(Msg),
+    Second,
+    Due,
+}
+
+/// Everything that the loop holds.
+struct App {
+    model: Model,
+    source: Source,
+    clock: Clock,
+    screen: Screen,
+    input: Input,
+    frames: Frames,
+    second: Instant,
 }
 
 /// Shows the model until the person leaves or a signal comes.
@@ -95,75 +146,188 @@ impl Frames {
 /// Where the terminal is gone.
 pub(crate) async fn drive(
     mut model: Model,
-    mut source: Source,
+    source: Source,
     clock: Clock,
+    mouse: bool,
 ) -> Result<Left, TuiError> {
     let mut signals = Signals::listen().map_err(TuiError::Terminal)?;
-    let mut screen = Screen::take().map_err(TuiError::Terminal)?;
+    let mut job_control = JobControl::listen().map_err(TuiError::Terminal)?;
+    let screen = Screen::take(mouse).map_err(TuiError::Terminal)?;
     model.size = crossterm::terminal::size().map_err(TuiError::Terminal)?;
-    let mut keys = EventStream::new();
-    let mut ages = tokio::time::interval(AGES);
-    ages.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut frames = Frames {
-        dirty: true,
-        last: None,
+    let mut app = App {
+        model,
+        source,
+        clock,
+        screen,
+        input: Input::open().map_err(TuiError::Terminal)?,
+        frames: Frames {
+            dirty: true,
+            ..Frames::default()
+        },
+        second: Instant::now(),
     };
     loop {
-        let due = frames.due();
-        let wakes = model
-            .ui
-            .wakes_in(clock.now())
-            .map(|left| Instant::now() + left);
-        let msg = tokio::select! {
-            biased;
-            number = signals.next() => return Ok(Left::Signal(number)),
-            event = keys.next() => match event {
-                // Without a terminal there is nobody to show anything to.
-                None => return Err(gone("its input ended")),
-                Some(Err(error)) => return Err(TuiError::Terminal(error)),
-                Some(Ok(event)) => {
-                    // What a person did is shown at once.
-                    frames.last = None;
-                    match event {
-                        Event::Key(key) => Msg::Key(key),
-                        Event::Mouse(mouse) => Msg::Mouse(mouse),
-                        Event::Paste(text) => Msg::Paste(text),
-                        Event::FocusGained => Msg::Focus(true),
-                        Event::FocusLost => Msg::Focus(false),
-                        Event::Resize(columns, rows) => Msg::Resize(columns, rows),
-                    }
-                }
-            },
-            () = at(due), if screen.is_free() => {
-                screen
-                    .draw(|frame| view::draw(&model, frame.area(), frame.buffer_mut()))
-                    .map_err(TuiError::Terminal)?;
-                frames = Frames { dirty: false, last: Some(Instant::now()) };
-                continue;
-            }
-            () = screen.freed(), if frames.dirty && !screen.is_free() => continue,
-            msg = source.msgs.recv() => match msg {
-                Some(msg) => msg,
-                None => return Err(TuiError::Source),
-            },
-            _ = ages.tick() => Msg::Tick,
-            // Something that waits for the person's next key shows by itself.
-            () = at(wakes) => Msg::Tick,
-        };
-        frames.dirty = true;
-        for cmd in update(&mut model, clock.now(), msg) {
-            match cmd {
-                Cmd::Quit | Cmd::QuitKeeping => return Ok(Left::Quit),
-                Cmd::Suspend | Cmd::Copy(_) | Cmd::Mouse(_) => {}
-                // A source that is so far behind would open it too late to be of use.
-                cmd => drop(source.cmds.try_send(cmd)),
-            }
+        let wake = app.wait(&mut signals, &mut job_control).await?;
+        if let Some(left) = app.wake(wake)? {
+            return match left {
+                Leave::Now(left) => Ok(left),
+                Leave::Picture => app.leave_behind(),
+            };
         }
     }
 }
 
-fn gone(why: &'static str) -> TuiError {
-    TuiError::Terminal(io::Error::other(why))
+/// How the console is left.
+enum Leave {
+    Now(Left),
+    Picture,
+}
+
+impl App {
+    async fn wait(
+        &mut self,
+        signals: &mut Signals,
+        job_control: &mut JobControl,
+    ) -> Result<Wake, TuiError> {
+        let due = self.frames.due();
+        let wakes = self.wakes();
+        let free = self.screen.is_free();
+        Ok(tokio::select! {
+            biased;
+            number = signals.next() => Wake::Signal(number),
+            stop = job_control.next() => Wake::Stop(stop),
+            () = at(due), if free => Wake::Draw,
+            event = self.input.next() => Wake::Typed(event.map_err(TuiError::Terminal)?),
+            () = self.screen.freed(), if due.is_some() && !free => Wake::Freed,
+            msg = self.source.msgs.recv() => Wake::Msg(msg.ok_or(TuiError::Source)?),
+            () = tokio::time::sleep_until(self.second) => Wake::Second,
+            () = at(wakes) => Wake::Due,
+        })
+    }
+
+    fn wake(&mut self, wake: Wake) -> Result<Option<Leave>, TuiError> {
+        match wake {
+            Wake::Signal(number) => return Ok(Some(Leave::Now(Left::Signal(number)))),
+            Wake::Stop(true) => {
+                let left = self.take(Msg::Suspended);
+                self.screen.suspend();
+                return Ok(left);
+            }
+            Wake::Stop(false) => {
+                self.screen.resume().map_err(TuiError::Terminal)?;
+                let left = self.take(Msg::Resumed);
+                return Ok(left.or(self.measure()?));
+            }
+            Wake::Draw => self.draw()?,
+            Wake::Freed => {}
+            Wake::Typed(event) => {
+                let urgent = !matches!(event, Event::Resize(..));
+                self.frames.urgent |= urgent;
+                return Ok(self.take(typed(event)));
+            }
+            Wake::Msg(msg) => return Ok(self.take(msg)),
+            Wake::Second => {
+                self.second = Instant::now() + to_next_second(self.clock.now());
+                // A size that nobody told.
+                self.measure()?;
+                return Ok(self.take(Msg::Tick));
+            }
+            Wake::Due => return Ok(self.take(Msg::Tick)),
+        }
+        Ok(None)
+    }
+
+    /// When something changes by itself, before the next second begins.
+    fn wakes(&self) -> Option<Instant> {
+        let hint = self.model.ui.wakes_in(self.clock.now());
+        hint.map(|left| Instant::now() + left)
+    }
+
+    fn measure(&mut self) -> Result<Option<Leave>, TuiError> {
+        let size = crossterm::terminal::size().map_err(TuiError::Terminal)?;
+        self.frames.dirty = true;
+        if size == self.model.size {
+            return Ok(None);
+        }
+        Ok(self.take(Msg::Resize(size.0, size.1)))
+    }
+
+    fn draw(&mut self) -> Result<(), TuiError> {
+        let begun = Instant::now();
+        let model = &self.model;
+        let bytes = self
+            .screen
+            .draw(|frame| view::draw(model, frame.area(), frame.buffer_mut()))
+            .map_err(TuiError::Terminal)?;
+        let done = Instant::now();
+        self.model.own.frame(done - begun, bytes);
+        self.frames = Frames {
+            dirty: false,
+            urgent: false,
+            last: Some(done),
+        };
+        Ok(())
+    }
+
+    /// Takes in a message; how to leave, if so.
+    fn take(&mut self, msg: Msg) -> Option<Leave> {
+        if let Msg::Resize(columns, rows) = msg {
+            self.screen.resize((columns, rows));
+        }
+        let facts = match &msg {
+            Msg::Facts { facts, .. } => facts.len() as u64,
+            _ => 0,
+        };
+        self.frames.dirty = true;
+        let begun = (facts > 0).then(Instant::now);
+        let cmds = update(&mut self.model, self.clock.now(), msg);
+        if let Some(begun) = begun {
+            self.model.own.fold(facts, begun.elapsed());
+        }
+        for cmd in cmds {
+            match cmd {
+                Cmd::Quit => return Some(Leave::Now(Left::Quit)),
+                Cmd::QuitKeeping => return Some(Leave::Picture),
+                // As a terminal that sends the signal itself: to all processes of the job.
+                Cmd::Suspend => {
+                    let _ = process::kill_current_process_group(process::Signal::TSTP);
+                }
+                Cmd::Copy(text) => self.screen.copy(&text),
+                Cmd::Mouse(on) => self.screen.set_mouse(on),
+                // A source that is so far behind would open it too late to be of use.
+                cmd => drop(self.source.cmds.try_send(cmd)),
+            }
+        }
+        None
+    }
+
+    /// Leaves the last frame in the terminal's history.
+    fn leave_behind(self) -> Result<Left, TuiError> {
+        let (columns, rows) = self.model.size;
+        let mut picture = Buffer::empty(Rect::new(0, 0, columns, rows));
+        view::draw(&self.model, picture.area, &mut picture);
+        self.screen
+            .leave_behind(&picture)
+            .map_err(TuiError::Terminal)?;
+        Ok(Left::Quit)
+    }
+}
+
+fn typed(event: Event) -> Msg {
+    match event {
+        Event::Key(key) => Msg::Key(key),
+        Event::Mouse(mouse) => Msg::Mouse(mouse),
+        Event::Paste(text) => Msg::Paste(text),
+        Event::FocusGained => Msg::Focus(true),
+        Event::FocusLost => Msg::Focus(false),
+        Event::Resize(columns, rows) => Msg::Resize(columns, rows),
+    }
+}
+
+/// Ages and the clock move when the second does.
+fn to_next_second(now: Time) -> Duration {
+    let micros = now.as_micros().rem_euclid(1_000_000);
+    Duration::from_micros(1_000_000 - micros.unsigned_abs())
 }
 
 async fn at(due: Option<Instant>) {

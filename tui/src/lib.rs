@@ -10,6 +10,7 @@ pub mod demo;
 mod keymap;
 mod log;
 mod model;
+mod own;
 mod plain;
 mod source;
 mod terminal;
@@ -21,6 +22,8 @@ mod ui;
 mod update;
 mod view;
 mod widget;
+
+use std::time::Duration;
 
 use fleet_nats::connect::{ConnectError, ConnectOptions};
 use jiff::tz::TimeZone;
@@ -50,6 +53,34 @@ pub struct ConsoleStyle {
     pub ascii: bool,
     /// Append-only lines instead of a screen; needs no terminal.
     pub plain: bool,
+    /// How much moves by itself.
+    pub motion: Motion,
+    /// Whether the console takes the mouse; without it the terminal selects text.
+    pub mouse: bool,
+}
+
+/// How much moves by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Motion {
+    /// Nothing.
+    Still,
+    /// Little: for a terminal that is far away.
+    Calm,
+    /// All.
+    #[default]
+    Full,
+}
+
+impl Motion {
+    /// The time between two steps of what moves; none where nothing does.
+    #[must_use]
+    pub fn period(self) -> Option<Duration> {
+        match self {
+            Self::Still => None,
+            Self::Calm => Some(Duration::from_millis(500)),
+            Self::Full => Some(Duration::from_millis(200)),
+        }
+    }
 }
 
 /// How the console was left.
@@ -100,10 +131,11 @@ pub async fn run(options: Options) -> Result<Left, TuiError> {
         name => name,
     };
     let name = name.to_owned();
-    let model = Model::new(clock.now(), TimeZone::system(), name, hub, look);
+    let mut model = Model::new(clock.now(), TimeZone::system(), name, hub, look);
+    model.motion = options.style.motion;
     if options.style.plain {
         plain::drive(model, source, clock).await
     } else {
-        app::drive(model, source, clock).await
+        app::drive(model, source, clock, options.style.mouse).await
     }
 }

@@ -10,8 +10,10 @@ use fleet_contract::time::Time;
 use fleet_nats::output::Chunk;
 use jiff::tz::TimeZone;
 
+use crate::Motion;
 use crate::keymap::Place;
 use crate::log::Log;
+use crate::own::Own;
 use crate::theme::Look;
 use crate::ui::Ui;
 
@@ -74,10 +76,8 @@ pub(crate) enum Msg {
     /// The terminal came to the foreground, or went from it.
     Focus(bool),
     /// The shell has the terminal from now on.
-    #[allow(dead_code, reason = "made as soon as the loop can suspend")]
     Suspended,
     /// The terminal is ours again.
-    #[allow(dead_code, reason = "made as soon as the loop can suspend")]
     Resumed,
     /// The terminal has another size.
     Resize(u16, u16),
@@ -285,6 +285,10 @@ pub(crate) struct Model {
     pub(crate) detail: Option<Detail>,
     /// What the person is in the middle of.
     pub(crate) ui: Ui,
+    /// What the console itself costs.
+    pub(crate) own: Own,
+    /// How much may move by itself.
+    pub(crate) motion: Motion,
 }
 
 impl Model {
@@ -311,6 +315,8 @@ impl Model {
             event: None,
             detail: None,
             ui: Ui::new(),
+            own: Own::default(),
+            motion: Motion::Full,
         }
     }
 

@@ -82,7 +82,14 @@ impl Script {
         })))
     }
 
-    fn dispatch(&mut self, n: u32, at: Time, name: &str, command: &str, pin: &str) -> Option<Fact> {
+    pub(crate) fn dispatch(
+        &mut self,
+        n: u32,
+        at: Time,
+        name: &str,
+        command: &str,
+        pin: &str,
+    ) -> Option<Fact> {
         let target = match pin {
             "" => Target::Lane(Lane::any()),
             machine => Target::Pin(Self::machine(machine)),
@@ -340,13 +347,14 @@ pub async fn run(style: ConsoleStyle, situation: &str) -> Result<Left, TuiError>
         ascii: style.ascii,
     };
     let hub = "nats://anvil:4222".to_owned();
-    let model = Model::new(
+    let mut model = Model::new(
         clock.now(),
         TimeZone::system(),
         "home".to_owned(),
         hub,
         look,
     );
+    model.motion = style.motion;
     let situation = situation.to_owned();
     let source = Source::spawn(move |msgs, cmds| async move {
         // The console is gone: nobody to play for.
@@ -355,7 +363,7 @@ pub async fn run(style: ConsoleStyle, situation: &str) -> Result<Left, TuiError>
     if style.plain {
         crate::plain::drive(model, source, clock).await
     } else {
-        crate::app::drive(model, source, clock).await
+        crate::app::drive(model, source, clock, style.mouse).await
     }
 }
 

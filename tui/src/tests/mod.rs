@@ -3,6 +3,7 @@
 
 mod behaviour;
 mod bus;
+mod bytes;
 mod keys;
 mod snapshots;
 
