@@ -221,6 +221,8 @@ pub struct LinkStatus {
     pub auth_failures: u64,
     /// The last error, as the server or the client library put it.
     pub last_error: Option<String>,
+    /// The number of the try to connect that comes next, and when; none while connected.
+    pub next_try: Option<(usize, Instant)>,
 }
 
 impl LinkStatus {
@@ -231,6 +233,7 @@ impl LinkStatus {
                 self.state = LinkState::Connected;
                 self.lame_duck = false;
                 self.connects += 1;
+                self.next_try = None;
             }
             Event::Disconnected => {
                 self.state = LinkState::Disconnected;
@@ -423,6 +426,7 @@ fn library_options(
 ) -> Result<(async_nats::ConnectOptions, watch::Receiver<LinkStatus>), ConnectError> {
     let (send, status) = watch::channel(LinkStatus::default());
     let send = Arc::new(send);
+    let tries = send.clone();
     let key = options
         .credentials
         .key()
@@ -444,7 +448,11 @@ fn library_options(
         // A hub that is moved is told to us by new credentials, never by the old one.
         .ignore_discovered_servers()
         .retain_servers_order()
-        .reconnect_delay_callback(|attempt| pause(attempt, crate::clock::random_u32()))
+        .reconnect_delay_callback(move |attempt| {
+            let pause = pause(attempt, crate::clock::random_u32());
+            tries.send_modify(|status| status.next_try = Some((attempt, Instant::now() + pause)));
+            pause
+        })
         .event_callback(move |event| {
             let send = send.clone();
             async move {
@@ -613,6 +621,7 @@ mod tests {
             denied: 1,
             auth_failures: 1,
             last_error: status.last_error.clone(),
+            next_try: None,
         };
         assert_eq!(status, expected);
         assert!(status.last_error.unwrap().contains("Permissions Violation"));

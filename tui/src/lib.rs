@@ -8,6 +8,7 @@ mod app;
 #[cfg(any(test, feature = "demo"))]
 pub mod demo;
 mod keymap;
+mod link;
 mod log;
 mod model;
 mod own;
@@ -26,6 +27,7 @@ mod widget;
 use std::time::Duration;
 
 use fleet_nats::connect::{ConnectError, ConnectOptions};
+use fleet_nats::hub::Permission;
 use jiff::tz::TimeZone;
 
 use crate::app::Clock;
@@ -133,6 +135,7 @@ pub async fn run(options: Options) -> Result<Left, TuiError> {
     let name = name.to_owned();
     let mut model = Model::new(clock.now(), TimeZone::system(), name, hub, look);
     model.motion = options.style.motion;
+    model.link.read_only = options.connect.credentials.permission() == Permission::Viewer;
     if options.style.plain {
         plain::drive(model, source, clock).await
     } else {

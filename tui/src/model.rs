@@ -12,13 +12,11 @@ use jiff::tz::TimeZone;
 
 use crate::Motion;
 use crate::keymap::Place;
+pub(crate) use crate::link::{Gap, Link, Phase};
 use crate::log::Log;
 use crate::own::Own;
 use crate::theme::Look;
 use crate::ui::Ui;
-
-/// A link that is up and says nothing for so long is not believed: the hub is asked every 5 s.
-const SILENCE: Duration = Duration::from_millis(6500);
 
 /// Marks among the events that the console itself made.
 const MARKS_MAX: usize = 100;
@@ -55,6 +53,10 @@ pub(crate) enum Msg {
     },
     /// This can never work.
     Hopeless(String),
+    /// These messages were gone before a reader came to them.
+    Gap(Gap),
+    /// The try of this number to connect comes after so long.
+    Tries { no: u64, after: Duration },
     /// The hub answered in this time; its journal ends here.
     Probe { rtt: Duration, journal_seq: u64 },
     /// The hub's store is another one: all that was known is void.
@@ -104,78 +106,6 @@ pub(crate) enum Cmd {
     OpenLog(JobId),
     /// Follow no output.
     CloseLog,
-}
-
-/// How far a reader is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Progress {
-    /// Messages since it was opened.
-    pub(crate) read: u64,
-    /// Messages that were still there.
-    pub(crate) left: u64,
-    /// Whether it has read everything that was there when it was opened.
-    pub(crate) caught_up: bool,
-}
-
-/// What is known of the way to the hub.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Link {
-    /// Whether it is up.
-    pub(crate) up: bool,
-    /// Whether it ever was.
-    pub(crate) ever: bool,
-    /// Since when it is as it is.
-    pub(crate) since: Time,
-    /// When the hub was heard last: what is shown was true then.
-    pub(crate) as_of: Time,
-    /// The readers of journal, presence and flow.
-    pub(crate) readers: [Progress; 3],
-    /// The last round trip.
-    pub(crate) rtt: Option<Duration>,
-    /// The last sequence that the hub's journal is known to have.
-    pub(crate) hub_seq: u64,
-    /// Since when the gap is open that is not closed yet.
-    pub(crate) down_since: Option<Time>,
-    /// Messages that the client library dropped.
-    pub(crate) slow_drops: u64,
-    /// The last error.
-    pub(crate) error: Option<String>,
-    /// Why it can never work.
-    pub(crate) hopeless: Option<String>,
-}
-
-/// How true what is shown is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// There was no link yet.
-    Connecting,
-    /// Reading what is there: so many of so many.
-    CatchingUp { read: u64, of: u64 },
-    /// Everything is shown as it happens.
-    Live,
-    /// The link is there, but the hub has not answered for longer than it should.
-    Silent,
-    /// The link went away.
-    Down,
-}
-
-impl Link {
-    /// How true what is shown is, silence aside.
-    fn phase(&self) -> Phase {
-        match (self.up, self.ever) {
-            (false, false) => Phase::Connecting,
-            (false, true) => Phase::Down,
-            (true, _) if self.readers.iter().all(|r| r.caught_up) => Phase::Live,
-            (true, _) => {
-                let read = self.readers.iter().map(|r| r.read).sum();
-                let left: u64 = self.readers.iter().map(|r| r.left).sum();
-                Phase::CatchingUp {
-                    read,
-                    of: read + left,
-                }
-            }
-        }
-    }
 }
 
 /// The screens.
@@ -346,21 +276,19 @@ impl Model {
         self.ui.say(self.now, text);
     }
 
-    /// The time by which states are judged: what a machine was when the link went away is all that
-    /// is known of it.
+    /// The time by which states are judged: what a machine was when the link went away, or by what
+    /// was folded last, is all that is known of it.
     pub(crate) fn as_of(&self) -> Time {
-        match self.phase() {
-            Phase::Live => self.now,
+        match (self.phase(), self.link.lag) {
+            (Phase::Live, _) => self.now,
+            (Phase::Slow { .. }, Some(lag)) => lag.stored,
             _ => self.link.as_of,
         }
     }
 
     /// How true what is shown is.
     pub(crate) fn phase(&self) -> Phase {
-        match self.link.phase() {
-            Phase::Live if self.now.since(self.link.as_of) > SILENCE => Phase::Silent,
-            phase => phase,
-        }
+        self.link.phase(self.now)
     }
 
     /// Whether what is shown may be no longer true.
@@ -375,7 +303,12 @@ impl Model {
 
     /// Marks something among the events.
     pub(crate) fn mark(&mut self, text: String) {
-        self.marks.insert(self.now, text);
+        // Each has a place of its own.
+        let mut at = self.now;
+        while self.marks.contains_key(&at) {
+            at = at.plus(Duration::from_micros(1));
+        }
+        self.marks.insert(at, text);
         while self.marks.len() > MARKS_MAX {
             self.marks.pop_first();
         }

@@ -14,7 +14,7 @@ use crate::model::{Model, Phase};
 use crate::source::Source;
 use crate::text;
 use crate::update::update;
-use crate::view::{clock, state_line};
+use crate::view::{clock, counts};
 use crate::{Left, TuiError};
 
 /// The state is told again this long after it changed: counts that flicker are one line.
@@ -93,23 +93,24 @@ fn event_line(model: &Model, event: &Event) -> String {
 
 /// The state without what changes every second.
 fn state(model: &Model) -> String {
-    let line = state_line(model);
-    let counts = line.split(model.look.dot()).map(str::trim);
-    match model.phase() {
-        Phase::Live => format!("live: {}", counts.take(1).collect::<String>()),
+    let counts = counts(model);
+    let as_of = clock(model.link.as_of, &model.zone);
+    let state = match model.phase() {
+        Phase::Live => format!("live: {counts}"),
+        Phase::Slow { .. } => format!("slow, more comes than can be read: {counts}"),
         Phase::CatchingUp { .. } => "catching up".to_owned(),
         Phase::Connecting => format!("connecting to {}", model.hub),
-        phase => {
-            let what = if phase == Phase::Down {
-                "bus down"
-            } else {
-                "no answer from the hub"
-            };
-            let as_of = clock(model.link.as_of, &model.zone);
-            let last = counts.skip(1).take(1).collect::<String>();
-            format!("{what}, last known as of {as_of}: {last}")
+        Phase::Down => format!("bus down, last known as of {as_of}: {counts}"),
+        Phase::Silent => {
+            format!("no answer from the hub, last known as of {as_of}: {counts}")
         }
-    }
+    };
+    let read_only = if model.link.read_only {
+        "read-only, "
+    } else {
+        ""
+    };
+    format!("{read_only}{state}")
 }
 
 /// Writes lines until a signal comes or nobody reads them any more.

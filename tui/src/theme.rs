@@ -121,6 +121,11 @@ impl Look {
         self.pick("·", "-")
     }
 
+    /// Between the first and the last of something.
+    pub(crate) fn range(self) -> &'static str {
+        self.pick("–", "-")
+    }
+
     /// Between the parts of the header.
     pub(crate) fn bar(self) -> &'static str {
         self.pick("▏", "|")

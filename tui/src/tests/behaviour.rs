@@ -182,7 +182,7 @@ fn what_is_shown_while_the_bus_is_down_is_dated_and_the_gap_is_marked() {
     }
     let text = shown(&back);
     assert!(text.contains("LIVE"), "{text}");
-    assert!(text.contains("the bus is back after 39 s"), "{text}");
+    assert!(text.contains("bus back, 39 s backfilled: none"), "{text}");
 }
 
 #[test]
@@ -242,14 +242,118 @@ fn what_peers_wrote_cannot_reach_the_terminal_as_control() {
 }
 
 #[test]
-fn an_empty_fleet_teaches_what_to_type() {
+fn the_kinds_of_empty_each_say_which_they_are() {
     let text = shown(&model(Situation::Empty, COLOUR));
     assert!(text.contains("no jobs yet: fleet dispatch -- make test"));
     assert!(text.contains("no machines yet: fleet up"));
-    let text = shown(&model(Situation::Connecting, COLOUR));
+    let mut connecting = model(Situation::Connecting, COLOUR);
+    let text = shown(&connecting);
     assert!(text.contains("CONNECTING"), "{text}");
-    assert!(text.contains("not known yet"), "{text}");
+    assert!(text.contains("not loaded yet: no link"), "{text}");
     assert!(!text.contains("no jobs yet"), "{text}");
+    update(&mut connecting, later(1), link(false));
+    let text = shown(&connecting);
+    assert!(
+        text.contains("could not look: connection refused"),
+        "{text}"
+    );
+    let mut reading = blank(COLOUR);
+    update(&mut reading, now(), link(true));
+    let text = shown(&reading);
+    assert!(text.contains("not loaded yet: still reading"), "{text}");
+}
+
+#[test]
+fn a_console_that_falls_behind_says_so_and_when_it_is_back() {
+    let mut model = model(Situation::Slow, COLOUR);
+    let text = shown(&model);
+    for expected in ["SLOW", "behind 12,040 ev / 5.0 s", "counts are exact"] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    assert!(!text.contains("LIVE"), "{text}");
+    // What it shows was true then: nobody became stale meanwhile.
+    assert_eq!(model.as_of(), now());
+    let mut script = Script::default();
+    let mut facts = |left| Msg::Facts {
+        reader: Reader::Flow,
+        facts: vec![script.beat(later(5), demo::presence("forge", 4, 1, 8, 32))],
+        left,
+    };
+    update(&mut model, later(5), facts(300));
+    assert!(matches!(model.phase(), Phase::Slow { left: 300, .. }));
+    update(&mut model, later(5), facts(2));
+    assert_eq!(model.phase(), Phase::Live);
+    // Much is to come, but it is no older than a moment: that is a busy bus, not a slow console.
+    update(&mut model, later(5), facts(900));
+    assert_eq!(model.phase(), Phase::Live);
+}
+
+#[test]
+fn what_was_missed_is_marked_once_and_counted_for_ever() {
+    let mut model = model(Situation::Down, COLOUR);
+    let at = later(40);
+    let gap = |first, last| {
+        Msg::Gap(Gap {
+            reader: Reader::Flow,
+            first,
+            last,
+            count: last - first + 1,
+        })
+    };
+    update(&mut model, at, link(true));
+    for reader in READERS {
+        update(&mut model, at, Msg::Opened(reader));
+    }
+    update(&mut model, at, gap(88_100, 88_500));
+    update(&mut model, at, gap(88_502, 88_911));
+    for reader in READERS {
+        update(&mut model, at, Msg::CaughtUp(reader));
+    }
+    letter(&mut model, '4');
+    let text = shown(&model);
+    for expected in [
+        "LOST 811 ev seq 88,100–88,911: gone",
+        "bus back, 39 s backfilled: 811 lost, 0 messages",
+        "lost 811 ev",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    assert_eq!(text.matches("LOST").count(), 1);
+    update(
+        &mut model,
+        later(7200),
+        Msg::Probe {
+            rtt: Duration::from_millis(1),
+            journal_seq: 0,
+        },
+    );
+    assert!(shown(&model).contains("lost 811 ev"));
+    assert!(!text_of(&model, 20, 5).contains("gap"));
+}
+
+fn text_of(model: &Model, columns: u16, rows: u16) -> String {
+    text(&draw(model, columns, rows))
+}
+
+#[test]
+fn the_next_try_to_connect_is_counted_down() {
+    let mut model = model(Situation::Down, COLOUR);
+    let after = Duration::from_millis(2900);
+    update(&mut model, later(13), Msg::Tries { no: 4, after });
+    assert!(shown(&model).contains("try 4 in 3 s"));
+    update(&mut model, later(15), Msg::Tick);
+    assert!(shown(&model).contains("try 4 in 1 s"));
+    update(&mut model, later(17), Msg::Tick);
+    assert!(shown(&model).contains("try 4 now"));
+    update(&mut model, later(17), link(true));
+    assert!(!shown(&model).contains("try 4"));
+}
+
+#[test]
+fn credentials_that_can_only_read_and_refused_ones_are_told() {
+    assert!(shown(&model(Situation::ReadOnly, MONO)).contains("READ-ONLY"));
+    let text = shown(&model(Situation::Refused, MONO));
+    assert!(text.contains("refuses these credentials"), "{text}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use crate::demo::{self, Script};
-use crate::model::{Model, Msg, Reader};
+use crate::model::{Gap, Model, Msg, Reader};
 use crate::theme::Look;
 use crate::update::update;
 use crate::view;
@@ -51,15 +51,23 @@ enum Situation {
     Empty,
     CatchingUp,
     Connecting,
+    Slow,
+    Gap,
+    ReadOnly,
+    Refused,
 }
 
-const SITUATIONS: [Situation; 6] = [
+const SITUATIONS: [Situation; 10] = [
     Situation::Live,
     Situation::Down,
     Situation::Silent,
     Situation::Empty,
     Situation::CatchingUp,
     Situation::Connecting,
+    Situation::Slow,
+    Situation::Gap,
+    Situation::ReadOnly,
+    Situation::Refused,
 ];
 
 const READERS: [Reader; 3] = [Reader::Journal, Reader::Presence, Reader::Flow];
@@ -117,6 +125,31 @@ fn model(situation: Situation, look: Look) -> Model {
             update(&mut model, later(13), Msg::Tick);
         }
         Situation::Silent => drop(update(&mut model, later(9), Msg::Tick)),
+        Situation::Slow => {
+            let mut script = Script::default();
+            let beat = script.beat(now(), demo::presence("forge", 4, 1, 8, 32));
+            let msg = Msg::Facts {
+                reader: Reader::Flow,
+                facts: vec![beat],
+                left: 12_040,
+            };
+            update(&mut model, later(5), msg);
+        }
+        Situation::Gap => {
+            let gap = Gap {
+                reader: Reader::Flow,
+                first: 88_100,
+                last: 88_911,
+                count: 812,
+            };
+            update(&mut model, later(1), Msg::Gap(gap));
+        }
+        Situation::ReadOnly => model.link.read_only = true,
+        Situation::Refused => {
+            let why = "the hub refuses these credentials (ana)".to_owned();
+            update(&mut model, later(1), link(false));
+            update(&mut model, later(1), Msg::Hopeless(why));
+        }
         _ => {}
     }
     model

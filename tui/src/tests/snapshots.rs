@@ -87,6 +87,8 @@ fn every_situation_looks_as_it_did() {
         ("down", Situation::Down),
         ("empty", Situation::Empty),
         ("catching-up", Situation::CatchingUp),
+        ("slow", Situation::Slow),
+        ("gap", Situation::Gap),
     ] {
         check(&format!("{name}-colour"), model(situation, COLOUR));
         check(&format!("{name}-mono"), model(situation, MONO));

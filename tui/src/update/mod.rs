@@ -2,18 +2,18 @@
 
 mod act;
 mod keys;
+mod link;
 mod log;
 mod mouse;
 mod open;
 mod select;
 
 use fleet_contract::ids::JobId;
-use fleet_contract::projection::{Fleet, Limits, span};
+use fleet_contract::projection::{Fleet, Limits};
 use fleet_contract::time::Time;
 
 use crate::log::Log;
-use crate::model::{Cmd, Detail, Model, Msg, Phase, Progress, Reader};
-use crate::text;
+use crate::model::{Cmd, Detail, Model, Msg};
 
 /// Takes in a message at a time; what is to be done outside.
 pub(crate) fn update(model: &mut Model, now: Time, msg: Msg) -> Vec<Cmd> {
@@ -33,12 +33,14 @@ fn is_from_the_hub(msg: &Msg) -> bool {
         Msg::Opened(_)
         | Msg::Facts { .. }
         | Msg::CaughtUp(_)
+        | Msg::Gap(_)
         | Msg::Probe { .. }
         | Msg::Reset
         | Msg::Log { .. }
         | Msg::LogCaughtUp(_) => true,
         Msg::Link { up, .. } => *up,
         Msg::Hopeless(_)
+        | Msg::Tries { .. }
         | Msg::Key(_)
         | Msg::Mouse(_)
         | Msg::Paste(_)
@@ -60,25 +62,20 @@ fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
         Msg::Focus(focused) => model.ui.focused = focused,
         // A sequence that was begun before is forgotten.
         Msg::Suspended | Msg::Resumed => model.ui.pending = None,
-        Msg::Opened(reader) => *progress(model, reader) = Progress::default(),
+        Msg::Opened(reader) => link::opened(model, reader),
         Msg::Facts {
             reader,
             facts,
             left,
-        } => {
-            let progress = progress(model, reader);
-            progress.read += facts.len() as u64;
-            progress.left = left;
-            for fact in &facts {
-                model.fleet.fold(fact);
-            }
-        }
-        Msg::CaughtUp(reader) => caught_up(model, reader),
+        } => link::facts(model, reader, &facts, left),
+        Msg::CaughtUp(reader) => link::caught_up(model, reader),
+        Msg::Gap(gap) => link::missed(model, gap),
+        Msg::Tries { no, after } => link::tries(model, no, after),
         Msg::Link {
             up,
             error,
             slow_drops,
-        } => link(model, up, error, slow_drops),
+        } => link::changed(model, up, error, slow_drops),
         Msg::Hopeless(why) => model.link.hopeless = Some(why),
         Msg::Probe { rtt, journal_seq } => {
             model.link.rtt = Some(rtt);
@@ -111,49 +108,6 @@ fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
         Msg::Tick => {}
     }
     Vec::new()
-}
-
-fn progress(model: &mut Model, reader: Reader) -> &mut Progress {
-    &mut model.link.readers[match reader {
-        Reader::Journal => 0,
-        Reader::Presence => 1,
-        Reader::Flow => 2,
-    }]
-}
-
-fn caught_up(model: &mut Model, reader: Reader) {
-    let was_live = model.phase() == Phase::Live;
-    let progress = progress(model, reader);
-    progress.caught_up = true;
-    progress.left = 0;
-    let missed: u64 = model.link.readers.iter().map(|r| r.read).sum();
-    if let (false, Phase::Live, Some(down)) = (was_live, model.phase(), model.link.down_since) {
-        model.link.down_since = None;
-        let took = span(model.now.since(down));
-        model.mark(format!(
-            "the bus is back after {took}: {} messages from the gap were read",
-            text::thousands(missed)
-        ));
-    }
-}
-
-fn link(model: &mut Model, up: bool, error: Option<String>, slow_drops: u64) {
-    let link = &mut model.link;
-    link.slow_drops = slow_drops;
-    if up != link.up {
-        link.since = model.now;
-        link.up = up;
-        if up {
-            link.ever = true;
-            link.readers = Default::default();
-        } else {
-            link.rtt = None;
-            link.down_since = link.down_since.or(Some(model.now));
-            let seq = text::thousands(model.fleet.journal_seq());
-            model.mark(format!("bus down after record {seq}"));
-        }
-    }
-    model.link.error = if up { None } else { error };
 }
 
 fn log_of(model: &mut Model, job: JobId) -> Option<&mut Log> {

@@ -7,8 +7,8 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr;
 
-use super::words;
-use crate::model::{Model, Phase};
+use super::{link, words};
+use crate::model::Model;
 use crate::text;
 use crate::theme::{Look, Role};
 use crate::widget::{self, cell, left, right};
@@ -32,11 +32,8 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         &text::thousands(all as u64),
     );
     if all == 0 {
-        let text = match model.phase() {
-            Phase::Live => "no jobs yet: fleet dispatch -- make test",
-            phase => not_known(phase),
-        };
-        return teach(buf, inner, look, text);
+        let text = link::empty(model, 0, "no jobs yet: fleet dispatch -- make test");
+        return teach(buf, inner, look, &text);
     }
     let height = usize::from(inner.height);
     let at = model.as_of();
@@ -140,19 +137,10 @@ fn columns(width: usize, dated: bool, rows: &[Row<'_>]) -> [widget::Column; 7] {
     ]
 }
 
-/// Why there is nothing to see while nothing is known.
-pub(super) fn not_known(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Connecting => "not known yet: no link to the hub",
-        Phase::CatchingUp { .. } => "not known yet: still reading what is there",
-        Phase::Live | Phase::Down | Phase::Silent => "none were known when the bus went down",
-    }
-}
-
 /// An empty list says why, and what to type.
 pub(super) fn teach(buf: &mut Buffer, area: Rect, look: Look, text: &str) {
     let text = text::clip(
-        text,
+        &text::escape(text),
         usize::from(area.width).saturating_sub(1),
         look.ellipsis(),
     );

@@ -1,22 +1,28 @@
 //! What happened, newest first; gaps among it.
 
-use fleet_contract::projection::Event;
+use fleet_contract::projection::{Event, EventKey};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use super::{dispatches, words};
+use super::{dispatches, link, words};
 use crate::model::{Model, Phase};
 use crate::text;
 use crate::theme::{Look, Role};
 use crate::widget::{self, cell, left};
+
+/// Of so many events one is shown while more come than can be read.
+const SAMPLE: u64 = 10;
 
 /// Draws them.
 pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let look = model.look;
     let following = model.event.is_none();
     let counters = model.fleet.counters();
+    let many = model.fleet.events().len() >= usize::from(area.height) * 10;
+    let sampled = many && following && matches!(model.phase(), Phase::Slow { .. });
     let right = match (following, counters.events_dropped) {
+        _ if sampled => format!("1 in {SAMPLE} shown"),
         (true, 0) => "following".to_owned(),
         (true, n) => format!("following, {} no longer kept", text::thousands(n)),
         (false, _) => "f follows again".to_owned(),
@@ -25,11 +31,8 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let inner = widget::pane(buf, area, look, focused, &title, &right);
     let events = model.fleet.events();
     if events.is_empty() && model.marks.is_empty() {
-        let text = match model.phase() {
-            Phase::Live => "nothing happened in the last hour",
-            phase => dispatches::not_known(phase),
-        };
-        return dispatches::teach(buf, inner, look, text);
+        let text = link::empty(model, 0, "nothing happened in the last hour");
+        return dispatches::teach(buf, inner, look, &text);
     }
     let height = usize::from(inner.height);
     let selected = if focused {
@@ -65,7 +68,8 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         Line::styled(text, look.style(Role::Warn))
     };
     let shown = start.map(|start| events.range(..=start).rev());
-    for (key, event) in shown.into_iter().flatten() {
+    let kept = |key: &EventKey| !sampled || key.seq % SAMPLE == 0;
+    for (key, event) in shown.into_iter().flatten().filter(|(key, _)| kept(key)) {
         while let Some((at, mark)) = marks.next_if(|(at, _)| **at > key.stored) {
             widget::line(buf, inner, y, &mark_line(*at, mark));
             y += 1;

@@ -7,16 +7,16 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::{inbox, words};
+use super::{inbox, link};
 use crate::keymap::Action;
-use crate::model::{Model, Phase, Screen};
+use crate::model::{Model, Screen};
 use crate::text;
 use crate::theme::Role;
 use crate::widget;
 
 /// Rows of the header: the state, where it is bad why, and the screens where there is room.
 pub(super) fn height(model: &Model, area: Rect) -> u16 {
-    let trouble = u16::from(trouble(model).is_some());
+    let trouble = u16::from(link::trouble(model).is_some());
     1 + trouble + u16::from(area.height >= 12)
 }
 
@@ -24,7 +24,7 @@ pub(super) fn height(model: &Model, area: Rect) -> u16 {
 pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
     widget::line(buf, area, 0, &state(model, usize::from(area.width)));
     let mut y = 1;
-    if let Some(trouble) = trouble(model) {
+    if let Some(trouble) = link::trouble(model) {
         let room = usize::from(area.width).saturating_sub(1);
         let text = text::clip(&text::escape(&trouble), room, model.look.ellipsis());
         let style = model.look.style(Role::Warn);
@@ -55,7 +55,8 @@ fn state(model: &Model, width: usize) -> Line<'static> {
     if !model.name.is_empty() {
         left.push(part(text::escape(&model.name), Role::Plain, 8));
     }
-    left.extend(link(model));
+    let parts = link::parts(model).into_iter();
+    left.extend(parts.map(|(text, role, leave)| part(text, role, leave)));
     let mut right = problems(model);
     let separator = format!(" {}", look.bar());
     loop {
@@ -92,56 +93,6 @@ fn state(model: &Model, width: usize) -> Line<'static> {
         match parts.iter().rposition(|p| p.leave == most) {
             Some(at) => drop(parts.remove(at)),
             None => return Line::default(),
-        }
-    }
-}
-
-/// How true what is shown is.
-fn link(model: &Model) -> Vec<Part> {
-    let link = &model.link;
-    let dot = if model.look.ascii { "*" } else { "●" };
-    let at = |time| words::clock(time, &model.zone);
-    match model.phase() {
-        Phase::Connecting => {
-            let since = words::stopwatch(model.now.since(link.since));
-            vec![part(format!("CONNECTING {since}"), Role::Warn, 0)]
-        }
-        Phase::Down => {
-            let since = words::stopwatch(model.now.since(link.since));
-            vec![
-                part(format!("BUS DOWN {since}"), Role::Bad, 0),
-                part(format!("AS OF {}", at(link.as_of)), Role::Warn, 1),
-            ]
-        }
-        Phase::Silent => {
-            let since = words::stopwatch(model.now.since(link.as_of));
-            vec![
-                part(format!("NO ANSWER {since}"), Role::Bad, 0),
-                part(format!("AS OF {}", at(link.as_of)), Role::Warn, 1),
-            ]
-        }
-        Phase::CatchingUp { read, of } => {
-            let (read, of) = (text::thousands(read), text::thousands(of));
-            vec![part(format!("CATCHING UP {read}/{of}"), Role::Warn, 0)]
-        }
-        Phase::Live => {
-            let mut parts = vec![
-                part("LIVE", Role::Ok, 0),
-                part(at(model.now), Role::Plain, 6),
-            ];
-            if let Some(rtt) = link.rtt {
-                let ms = rtt.as_secs_f64() * 1000.0;
-                parts.push(part(format!("bus {dot} {ms:.1} ms"), Role::Plain, 7));
-            }
-            if model.behind() > 0 {
-                let behind = text::thousands(model.behind());
-                parts.push(part(format!("behind {behind}"), Role::Warn, 3));
-            }
-            if link.slow_drops > 0 {
-                let dropped = text::thousands(link.slow_drops);
-                parts.push(part(format!("dropped {dropped}"), Role::Bad, 3));
-            }
-            parts
         }
     }
 }
@@ -208,36 +159,6 @@ fn problems(model: &Model) -> Vec<Part> {
         }
     }
     parts
-}
-
-/// Why nothing is live, and what happens next.
-fn trouble(model: &Model) -> Option<String> {
-    let link = &model.link;
-    if let Some(why) = &link.hopeless {
-        return Some(why.clone());
-    }
-    let error = link.error.as_deref().unwrap_or("connection refused");
-    let seq = text::thousands(model.fleet.journal_seq());
-    match model.phase() {
-        Phase::Connecting => {
-            let why = match &link.error {
-                Some(error) => format!("{error} {} ", model.look.dot()),
-                None => String::new(),
-            };
-            Some(format!(
-                "{why}waiting for {}: fleet up starts one",
-                model.hub
-            ))
-        }
-        Phase::Down => {
-            let dot = model.look.dot();
-            Some(format!(
-                "{} {dot} {error} {dot} last record {seq} {dot} tries again by itself",
-                model.hub
-            ))
-        }
-        _ => None,
-    }
 }
 
 fn tabs(model: &Model, width: usize) -> Line<'static> {

@@ -6,8 +6,8 @@ use fleet_contract::time::Time;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{dispatches, words};
-use crate::model::{Model, Phase};
+use super::{dispatches, link, words};
+use crate::model::Model;
 use crate::text;
 use crate::theme::{Look, Role};
 use crate::widget::{self, cell, left, right};
@@ -23,11 +23,12 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let right = tallies(model, &machines);
     let inner = widget::pane(buf, area, look, focused, &title, &right);
     if machines.is_empty() {
-        let text = match model.phase() {
-            Phase::Live => "no machines yet: fleet up starts this one, fleet agent run another",
-            phase => dispatches::not_known(phase),
-        };
-        return dispatches::teach(buf, inner, look, text);
+        let text = link::empty(
+            model,
+            0,
+            "no machines yet: fleet up starts this one, fleet agent run another",
+        );
+        return dispatches::teach(buf, inner, look, &text);
     }
     let height = usize::from(inner.height);
     let selected = model.selected_machine();

@@ -9,6 +9,7 @@ mod header;
 mod help;
 mod inbox;
 mod layout;
+mod link;
 mod machines;
 mod popup;
 mod small;
@@ -22,7 +23,7 @@ use crate::model::{Detail, Model, Pane};
 use crate::ui::Popup;
 
 pub(crate) use layout::places;
-pub(crate) use small::state_line;
+pub(crate) use small::counts;
 pub(crate) use words::clock;
 
 /// Draws everything.

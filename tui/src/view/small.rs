@@ -7,14 +7,14 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use super::words;
+use super::{link, words};
 use crate::model::{Model, Phase};
 use crate::text;
 use crate::theme::Role;
 use crate::widget;
 
-/// The whole fleet in one line: `lost 1 ask 1 fail 2 run 3 · 12:04:31`.
-pub(crate) fn state_line(model: &Model) -> String {
+/// What is counted, worst first: `lost 1 ask 1 fail 2 run 3`.
+pub(crate) fn counts(model: &Model) -> String {
     let fleet = &model.fleet;
     let at = model.as_of();
     let machines = |state| {
@@ -42,31 +42,23 @@ pub(crate) fn state_line(model: &Model) -> String {
         .filter(|(_, count)| *count > 0)
         .map(|(word, count)| format!("{word} {count}"))
         .collect();
-    let counts = if counts.is_empty() {
+    if counts.is_empty() {
         "nothing yet".to_owned()
     } else {
         counts.join(" ")
-    };
-    let clock = |time| words::clock(time, &model.zone);
-    let dot = model.look.dot();
-    match model.phase() {
-        Phase::Live => format!("{counts} {dot} {}", clock(model.now)),
-        Phase::Connecting => format!(
-            "connecting {}",
-            words::stopwatch(model.now.since(model.link.since))
-        ),
-        Phase::CatchingUp { read, of } => format!("catching up {read}/{of} {dot} {counts}"),
-        Phase::Silent => format!(
-            "no answer {} {dot} {counts} {dot} as of {}",
-            words::stopwatch(model.now.since(model.link.as_of)),
-            clock(model.link.as_of)
-        ),
-        Phase::Down => format!(
-            "down {} {dot} {counts} {dot} as of {}",
-            words::stopwatch(model.now.since(model.link.since)),
-            clock(model.link.as_of)
-        ),
     }
+}
+
+/// The whole fleet in one line: `lost 1 ask 1 fail 2 run 3 · 12:04:31`.
+fn state_line(model: &Model) -> String {
+    let (before, after) = link::around(model);
+    let parts = match model.phase() {
+        Phase::Connecting => [before, String::new(), after],
+        _ => [before, counts(model), after],
+    };
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    let parts: Vec<String> = parts.collect();
+    parts.join(&format!(" {} ", model.look.dot()))
 }
 
 /// Draws it.

@@ -2,6 +2,8 @@
 //! below it. Their channel is bounded: a console that is slow makes its readers wait, nothing is
 //! dropped. After an outage each reader goes on after the last message that it delivered.
 
+mod gaps;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::model::{Cmd, Msg, Reader};
+use gaps::Gaps;
 
 /// Most messages of a stream in one batch.
 const BATCH: usize = 512;
@@ -198,6 +201,10 @@ async fn until_up(
                 if now.state != LinkState::Connected {
                     let slow_drops = now.slow_drops;
                     msgs.send(Msg::Link { up: false, error: now.last_error, slow_drops }).await?;
+                    if let Some((no, at)) = now.next_try {
+                        let after = at.saturating_duration_since(Instant::now());
+                        msgs.send(Msg::Tries { no: no as u64, after }).await?;
+                    }
                 }
             }
             cmd = cmds.recv() => want(log, cmd.ok_or(Gone)?),
@@ -356,10 +363,15 @@ impl Reading {
         fact: impl Fn(&Stored) -> Fact,
     ) -> Forever {
         let from = after(position, self.first);
+        let mut gaps = self.gaps(bus, position.load(Ordering::Relaxed)).await?;
         let mut tail = Tail::open(bus, self.stream, &[self.filter.to_owned()], from).await?;
         msgs.send(Msg::Opened(self.reader)).await?;
         loop {
             let batch = batch(&mut tail).await?;
+            let seqs = batch.messages.iter().map(|message| message.seq);
+            if let Some(gap) = gaps.see(seqs, batch.caught_up) {
+                msgs.send(Msg::Gap(gap)).await?;
+            }
             if !batch.messages.is_empty() {
                 msgs.send(Msg::Facts {
                     reader: self.reader,
@@ -373,6 +385,20 @@ impl Reading {
                 msgs.send(Msg::CaughtUp(self.reader)).await?;
             }
         }
+    }
+}
+
+impl Reading {
+    /// What to hold the sequences against that come after `position`.
+    async fn gaps(&self, bus: &Bus, position: u64) -> Result<Gaps, Ended> {
+        // Of presence the stream keeps the last of each machine only.
+        let whole = self.reader != Reader::Presence;
+        let last = match position {
+            0 => 0,
+            _ if !whole => 0,
+            _ => bus.usage(self.stream).await?.last_seq,
+        };
+        Ok(Gaps::new(self.reader, whole.then_some(position), last))
     }
 }
 
