@@ -68,7 +68,7 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         Line::styled(text, look.style(Role::Warn))
     };
     let shown = start.map(|start| events.range(..=start).rev());
-    let kept = |key: &EventKey| !sampled || key.seq % SAMPLE == 0;
+    let kept = |key: &EventKey| !sampled || key.seq.is_multiple_of(SAMPLE);
     for (key, event) in shown.into_iter().flatten().filter(|(key, _)| kept(key)) {
         while let Some((at, mark)) = marks.next_if(|(at, _)| **at > key.stored) {
             widget::line(buf, inner, y, &mark_line(*at, mark));
