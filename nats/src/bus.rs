@@ -1,6 +1,7 @@
 //! The bus: the few primitives of JetStream that fleet is built on, with a time-out on each and a
 //! typed error for each way it can fail. It may not know what a job is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, StatusCode};
@@ -14,6 +15,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::connect::{Link, LinkStatus};
+use crate::stat::Counters;
 
 /// How long one request waits for its answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -135,6 +137,7 @@ impl Usage {
 pub struct Bus {
     client: Client,
     status: watch::Receiver<LinkStatus>,
+    counters: Option<Arc<Counters>>,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +167,16 @@ impl Bus {
         Self {
             client: link.client().clone(),
             status: link.status(),
+            counters: None,
+        }
+    }
+
+    /// The same bus, which counts what it stores.
+    #[must_use]
+    pub fn counting(self, counters: Arc<Counters>) -> Self {
+        Self {
+            counters: Some(counters),
+            ..self
         }
     }
 
@@ -208,8 +221,13 @@ impl Bus {
         for (name, value) in options.headers {
             headers.insert(*name, value.as_str());
         }
+        let bytes = payload.len();
         let answer = self.ask(subject, payload, headers, options.within).await?;
-        parse::<Seq>(subject, &answer.payload).map(|ack| ack.seq)
+        let seq = parse::<Seq>(subject, &answer.payload).map(|ack| ack.seq)?;
+        if let Some(counters) = &self.counters {
+            counters.stored(subject, bytes);
+        }
+        Ok(seq)
     }
 
     /// The last message on a subject, which may have wildcards, of a stream that allows direct gets.

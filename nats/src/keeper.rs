@@ -23,6 +23,7 @@ use crate::bus::{Bus, BusError, Stored, Usage};
 use crate::clock;
 use crate::flow::NewEvent;
 use crate::hub::{Identity, PeerEventKind, Permission};
+use crate::hub_stats::KeeperCounters;
 use crate::journal::Entry;
 use crate::registry::{decode_lease, decode_presence};
 use crate::subject::{self, stream};
@@ -50,8 +51,10 @@ pub async fn run(
     identity: Arc<Identity>,
     retention: Retention,
     boot: String,
+    counters: Arc<KeeperCounters>,
 ) {
-    run_at(bus, system, identity, retention, boot, Pace::default()).await;
+    let pace = Pace::default();
+    run_at(bus, system, identity, retention, boot, pace, counters).await;
 }
 
 /// As [`run`], at another pace than the contract's: for tests.
@@ -62,6 +65,7 @@ pub async fn run_at(
     retention: Retention,
     boot: String,
     pace: Pace,
+    counters: Arc<KeeperCounters>,
 ) {
     let mut pause = RESTART_PAUSE.0;
     let mut shell = Shell {
@@ -75,6 +79,7 @@ pub async fn run_at(
         caught_up: false,
         untold: BTreeMap::new(),
         room: Room::default(),
+        counters,
     };
     loop {
         if let Err(error) = Box::pin(shell.work(&system)).await {
@@ -105,6 +110,7 @@ struct Shell {
     /// news to anybody.
     untold: BTreeMap<JobId, NewEvent>,
     room: Room,
+    counters: Arc<KeeperCounters>,
 }
 
 /// What is known of the room in the journal.
@@ -384,7 +390,10 @@ impl Shell {
     fn done(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Nothing => {}
-            Outcome::TicketGone(job, revision) => self.keeper.ticket_gone(job, revision),
+            Outcome::TicketGone(job, revision) => {
+                KeeperCounters::count(&self.counters.tickets_again);
+                self.keeper.ticket_gone(job, revision);
+            }
             Outcome::Cleared(job) => self.keeper.cleared(job, clock::now()),
             Outcome::Purged(job) => {
                 self.keeper.purged(job);
@@ -424,6 +433,14 @@ impl Shell {
 
     /// Tells an event, after all earlier ones.
     fn tell(&mut self, event: NewEvent) {
+        let counter = match event.kind {
+            kind::JOURNAL_VOID => Some(&self.counters.voids),
+            kind::MESSAGE_MALFORMED => Some(&self.counters.malformed),
+            kind::MACHINE_LOST => Some(&self.counters.machines_lost),
+            kind::LEASE_TAKEN => Some(&self.counters.leases_taken),
+            _ => None,
+        };
+        counter.into_iter().for_each(KeeperCounters::count);
         self.events += 1;
         let (seq, boot) = (self.events, self.boot.clone());
         let errand = work::tell(self.bus.clone(), event, boot, seq);

@@ -30,6 +30,8 @@ pub const JOBS: &str = "fleet.job.>";
 pub const PRESENCES: &str = "fleet.pres.*";
 /// All events.
 pub const FLOWS: &str = "fleet.flow.>";
+/// What all machines count.
+pub const STATS: &str = "fleet.stat.*";
 /// All leases.
 pub const LEASES: &str = "fleet.lease.>";
 /// All lanes.
@@ -190,6 +192,18 @@ pub fn parse_lease(subject: &str) -> Option<MachineId> {
         .flatten()
 }
 
+/// Where a machine tells what it counted; not stored.
+#[must_use]
+pub fn stat(machine: &MachineId) -> String {
+    format!("fleet.stat.{machine}")
+}
+
+/// The machine of a subject of counts.
+#[must_use]
+pub fn parse_stat(subject: &str) -> Option<MachineId> {
+    subject.strip_prefix("fleet.stat.")?.parse().ok()
+}
+
 /// Where a machine's agent takes a command.
 #[must_use]
 pub fn command(machine: &MachineId, verb: &str) -> String {
@@ -202,12 +216,20 @@ pub fn command_all(verb: &str) -> String {
     format!("fleet.cmd.all.{verb}")
 }
 
+/// Where the hub is asked something.
+#[must_use]
+pub fn command_hub(verb: &str) -> String {
+    format!("fleet.cmd.{HUB}.{verb}")
+}
+
 /// What agents are asked to do at once.
 pub mod verb {
     /// End an attempt: the journal holds the operator's wish.
     pub const CANCEL: &str = "cancel";
     /// Say what the machine is and how busy, now.
     pub const SPECS: &str = "specs";
+    /// Asked of the hub: say how it is.
+    pub const STATS: &str = "stats";
 }
 
 #[cfg(test)]
@@ -234,6 +256,7 @@ mod tests {
         }
         assert_eq!(parse_lane(&lane(&Lane::any())), Some(Lane::any()));
         assert_eq!(parse_presence(&presence(&machine)), Some(machine.clone()));
+        assert_eq!(parse_stat(&stat(&machine)), Some(machine.clone()));
         assert_eq!(
             parse_flow(&flow("studio", "machine.up")),
             Some(("studio", "machine.up"))
@@ -257,6 +280,7 @@ mod tests {
             assert_eq!(parse_job(bad), None);
             assert_eq!(parse_presence(bad), None);
             assert_eq!(parse_log(bad), None);
+            assert_eq!(parse_stat(bad), None);
         }
     }
 }

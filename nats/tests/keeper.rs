@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleet_contract::envelope::WIRE_VERSION;
@@ -86,6 +87,7 @@ impl Bench {
             Retention::default(),
             clock::message_id().to_string(),
             pace,
+            Arc::default(),
         ));
         Running(task, [own, system])
     }

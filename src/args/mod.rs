@@ -354,7 +354,8 @@ pub(crate) struct Flow {
     /// Only events of this machine
     #[arg(long, value_name = "M", value_parser = machine)]
     pub(crate) machine: Option<MachineId>,
-    /// Only events of this kind, or those that begin with it: job, machine.lost
+    /// Only events of this kind, or those that begin with it: job, machine.lost; samples of a
+    /// machine's load are shown for machine.load alone
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<String>,
     /// Only events of this job

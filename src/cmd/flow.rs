@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fleet_contract::event::EventView;
+use fleet_contract::event::kind::MACHINE_LOAD;
 use fleet_contract::ids::JobId;
 use fleet_contract::time::Time;
 use fleet_nats::bus::Stored;
@@ -111,7 +112,9 @@ impl Filter<'_> {
                 .strip_prefix(kind.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || kind.ends_with('.'))
         });
-        machine && job && kind
+        // A sample, and no news: shown to whoever asks for it alone.
+        let news = event.kind != MACHINE_LOAD || self.args.kind.as_deref() == Some(MACHINE_LOAD);
+        machine && job && kind && news
     }
 }
 
@@ -225,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_kind_is_matched_whole_or_as_a_beginning() {
-        let event = EventView {
+        let mut event = EventView {
             id: MessageId::from_random([0; 10]),
             seq: 1,
             time: Time::default(),
@@ -235,7 +238,7 @@ mod tests {
             attempt: None,
             data: serde_json::Value::Null,
         };
-        let takes = |kind: Option<&str>, machine: Option<&str>| {
+        let takes = |event: &EventView, kind: Option<&str>, machine: Option<&str>| {
             let args = Flow {
                 follow: false,
                 since: None,
@@ -247,14 +250,19 @@ mod tests {
                 args: &args,
                 job: None,
             }
-            .takes(&event)
+            .takes(event)
         };
-        assert!(takes(None, None));
-        assert!(takes(Some("machine"), Some("studio")));
-        assert!(takes(Some("machine.lost"), None));
-        assert!(takes(Some("machine."), None));
-        assert!(!takes(Some("mach"), None));
-        assert!(!takes(Some("machine.lost.x"), None));
-        assert!(!takes(None, Some("mini")));
+        assert!(takes(&event, None, None));
+        assert!(takes(&event, Some("machine"), Some("studio")));
+        assert!(takes(&event, Some("machine.lost"), None));
+        assert!(takes(&event, Some("machine."), None));
+        assert!(!takes(&event, Some("mach"), None));
+        assert!(!takes(&event, Some("machine.lost.x"), None));
+        assert!(!takes(&event, None, Some("mini")));
+        event.kind = MACHINE_LOAD.to_owned();
+        for hides in [None, Some("machine"), Some("machine.")] {
+            assert!(!takes(&event, hides, None));
+        }
+        assert!(takes(&event, Some("machine.load"), None));
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleet_contract::event::kind;
@@ -15,6 +16,7 @@ use fleet_nats::hub::{
     FindError, Hub, HubError, HubEvent, HubOptions, InstallError, Progress, SearchPath,
     find_server, install_server,
 };
+use fleet_nats::hub_stats::{self, AboutHub, KeeperCounters};
 use fleet_nats::{clock, keeper, subject};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
@@ -22,7 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Origin, Settings};
 use crate::context::no_hub;
-use crate::environment::Environment;
+use crate::environment::{Environment, host_name};
 use crate::failure::{Exit, Failure};
 use crate::words;
 
@@ -40,7 +42,8 @@ pub(crate) struct HubService {
     hub: Hub,
     bus: Bus,
     keeper: JoinHandle<()>,
-    teller: JoinHandle<()>,
+    /// Tells the server's restarts; answers for the hub.
+    others: [JoinHandle<()>; 2],
     boot: String,
     /// From the beginning of the start until it served.
     pub(crate) took: Duration,
@@ -63,11 +66,11 @@ impl HubService {
         };
         let hub = Hub::start(options).await.map_err(hub_failed)?;
         match Self::serve(&hub).await {
-            Ok((bus, keeper, teller, boot)) => Ok(Self {
+            Ok((bus, keeper, others, boot)) => Ok(Self {
                 hub,
                 bus,
                 keeper,
-                teller,
+                others,
                 boot,
                 took: begun.elapsed(),
             }),
@@ -79,7 +82,9 @@ impl HubService {
         }
     }
 
-    async fn serve(hub: &Hub) -> Result<(Bus, JoinHandle<()>, JoinHandle<()>, String), Failure> {
+    async fn serve(
+        hub: &Hub,
+    ) -> Result<(Bus, JoinHandle<()>, [JoinHandle<()>; 2], String), Failure> {
         let internal = |e: fleet_nats::hub::IdentityError| Failure::internal(e.to_string());
         let options = ConnectOptions {
             fail_within: CONNECT_WITHIN,
@@ -93,19 +98,30 @@ impl HubService {
         let system = connect_for_ever(&ConnectOptions::new("fleet hub", system))
             .await
             .map_err(no_hub)?;
+        let counters = Arc::new(KeeperCounters::default());
         let keeper = tokio::spawn(keeper::run(
             bus.clone(),
             system.client().clone(),
             hub.identity().clone(),
             Retention::default(),
             clock::message_id().to_string(),
+            counters.clone(),
         ));
+        let about = AboutHub {
+            host: host_name(),
+            address: hub.listen().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: clock::now(),
+            store: hub.home().hub_dir(),
+        };
+        let answers = hub_stats::answer(about, bus.clone(), system.client().clone(), counters);
+        let answerer = tokio::spawn(answers);
         // The keeper counts its own events; these are another writer's.
         let boot = clock::message_id().to_string();
         let started = json!({ "url": hub.url(), "version": env!("CARGO_PKG_VERSION") });
         tell_event(&bus, &boot, 1, kind::HUB_STARTED, started).await;
         let teller = tokio::spawn(tell_restarts(bus.clone(), boot.clone(), hub.events()));
-        Ok((bus, keeper, teller, boot))
+        Ok((bus, keeper, [teller, answerer], boot))
     }
 
     /// The hub itself.
@@ -120,7 +136,7 @@ impl HubService {
 
     /// Stops keeper and server in order.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
-        self.teller.abort();
+        self.others.iter().for_each(JoinHandle::abort);
         tell_event(
             &self.bus,
             &self.boot,

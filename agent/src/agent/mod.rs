@@ -14,6 +14,7 @@ mod puller;
 mod pump;
 mod routes;
 mod specs;
+mod stats;
 mod status;
 mod supervisor;
 

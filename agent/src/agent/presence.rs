@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use fleet_contract::envelope::WIRE_VERSION;
 use fleet_contract::event::kind;
 use fleet_contract::machine::{Cause, Degraded, Measured, Presence, Service, Specs, causes};
+use fleet_contract::projection::{LOAD_STEP, LoadTold};
 use fleet_contract::time::Time;
 use fleet_nats::bus::BusError;
 use fleet_nats::clock;
@@ -208,6 +209,7 @@ pub(super) async fn now(context: &Context) -> Presence {
 pub(super) async fn beat(context: Arc<Context>) {
     let pulse = context.pulse.clone();
     let mut told_degraded: Vec<Cause> = Vec::new();
+    let mut told_load = None;
     // Nothing is said in the machine's name before its lease is held.
     until_held(&context, &pulse).await;
     let detail =
@@ -218,6 +220,7 @@ pub(super) async fn beat(context: Arc<Context>) {
         until_connected(&context, &pulse).await;
         let presence = pulse.presence(&context, context.service());
         tell_degraded(&context, &presence.degraded, &mut told_degraded);
+        tell_load(&context, &presence, &mut told_load);
         let sent = context.bus.beat(&presence, None).await;
         if sent.is_ok() {
             measure(&context, &pulse).await;
@@ -290,6 +293,20 @@ fn tell_degraded(context: &Context, degraded: &[Degraded], told: &mut Vec<Cause>
         json!({ "degraded": degraded }),
     ));
     *told = causes;
+}
+
+/// Tells a sample of the load, where it is another than the last.
+fn tell_load(context: &Context, presence: &Presence, told: &mut Option<(Instant, LoadTold)>) {
+    let load = LoadTold::of(presence);
+    let is_news = told.is_none_or(|(at, last)| {
+        // A beat may be a little early.
+        at.elapsed() + SOONEST >= LOAD_STEP && load.is_other_than(&last)
+    });
+    if is_news && let Ok(detail) = serde_json::to_value(load) {
+        let sample = NewEvent::of_machine(kind::MACHINE_LOAD, &context.me, detail);
+        context.events.tell(sample);
+        *told = Some((Instant::now(), load));
+    }
 }
 
 /// Measures the round trip, and now and then the clock against the hub's.

@@ -14,6 +14,7 @@ use fleet_nats::clock;
 use fleet_nats::connect::{ConnectOptions, connect_for_ever};
 use fleet_nats::flow::NewEvent;
 use fleet_nats::home::Home;
+use fleet_nats::stat::Counters;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -25,7 +26,7 @@ use super::events::{self, EventSink};
 use super::presence::{self, Pulse};
 use super::puller::{self, Offer};
 use super::routes::{Announced, Routes};
-use super::{AgentError, AgentOptions, Stop, lease, listen};
+use super::{AgentError, AgentOptions, Stop, lease, listen, stats};
 use crate::executor::{self, ExecutorClient, KillCause};
 
 /// How long all of starting the executor may take.
@@ -70,13 +71,14 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     .await?;
     let (events, to_deliver) = EventSink::new();
     let pulse = Arc::new(Pulse::new(&options));
+    let counters = Arc::new(Counters::default());
     let context = Arc::new(Context {
         me: options.machine.clone(),
         instance,
         boot: clock::message_id().to_string(),
         home: options.home.clone(),
         env: options.env.clone(),
-        bus: Bus::new(&link),
+        bus: Bus::new(&link).counting(counters.clone()),
         link,
         routes: Routes::default(),
         events,
@@ -107,6 +109,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     ));
     parts.spawn(listen::commands(context.clone()));
     parts.spawn(listen::link(context.clone()));
+    parts.spawn(stats::tell(context.clone(), counters.clone()));
     parts.spawn(lease::fences(context.clone()));
     parts.spawn(puller::run(context.clone(), slots.clone(), offers));
     let mut beat = tokio::spawn(presence::beat(context.clone()));
@@ -115,7 +118,10 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     let mut hopeless = std::pin::pin!(hopeless(&context));
     let outcome = loop {
         tokio::select! {
-            Some(offer) = taken.recv() => attempts.extend(take(&context, offer).await),
+            Some(offer) = taken.recv() => {
+                counters.ticket();
+                attempts.extend(take(&context, offer).await);
+            }
             ended = &mut lease_part => break ended.unwrap_or(Err(AgentError::Broken("its lease"))),
             error = &mut hopeless => break Err(error),
             Some(_) = parts.join_next() => break Err(AgentError::Broken("one of its parts")),

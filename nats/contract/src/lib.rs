@@ -13,6 +13,7 @@
 pub mod attempt;
 pub mod envelope;
 pub mod event;
+pub mod hub;
 pub mod ids;
 pub mod job;
 pub mod keeper;

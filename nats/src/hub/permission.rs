@@ -92,6 +92,7 @@ fn worker() -> Template {
     let m = NAME;
     let mut publish = vec![
         format!("fleet.pres.{m}"),
+        format!("fleet.stat.{m}"),
         format!("fleet.flow.{m}.>"),
         format!("fleet.log.*.{m}"),
         format!("fleet.job.*.{m}"),
@@ -135,6 +136,7 @@ fn viewer() -> Template {
         "$JS.API.STREAM.NAMES".into(),
         "$JS.API.STREAM.LIST".into(),
         "fleet.cmd.all.specs".into(),
+        "fleet.cmd.hub.stats".into(),
     ];
     for stream in VIEWABLE {
         publish.push(format!("$JS.API.STREAM.INFO.{stream}"));
@@ -150,7 +152,10 @@ fn viewer() -> Template {
     }
     Template {
         publish,
-        subscribe: vec![format!("{}.>", Permission::Viewer.inbox_prefix(NAME))],
+        subscribe: vec![
+            format!("{}.>", Permission::Viewer.inbox_prefix(NAME)),
+            "fleet.stat.*".into(),
+        ],
         respond: None,
     }
 }

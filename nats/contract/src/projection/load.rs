@@ -21,6 +21,10 @@ pub const LOAD_SAMPLES: usize = 360;
 const LOAD_SAMPLES_IN_ALL: usize = 393_216;
 /// Fewest samples of a machine, however many machines there are.
 const LOAD_SAMPLES_LEAST: usize = 12;
+/// A change of the load by processor that is worth telling.
+const LOAD_NOTICED: f32 = 0.1;
+/// A change of the share of memory that is worth telling.
+const MEMORY_NOTICED: f32 = 0.05;
 /// Most machines whose load is kept.
 const LOAD_MACHINES: usize = 32_768;
 
@@ -67,6 +71,16 @@ impl LoadTold {
             slots_used: load.slots_used,
             slots: load.slots,
         }
+    }
+
+    /// Whether it is worth telling after `last`: another number of slots in use or in all, a tenth
+    /// of a processor's load more or less, a twentieth of the memory more or less.
+    #[must_use]
+    pub fn is_other_than(&self, last: &Self) -> bool {
+        let (new, old) = (self.sample(), last.sample());
+        (new.slots_used, new.slots) != (old.slots_used, old.slots)
+            || (new.load - old.load).abs() >= LOAD_NOTICED
+            || (new.mem_free - old.mem_free).abs() >= MEMORY_NOTICED
     }
 
     /// As it is kept. A peer may have sent anything: the result is always finite.
@@ -199,6 +213,30 @@ mod tests {
         let sample = odd.sample();
         assert_eq!((sample.load, sample.mem_free), (0.0, 1.0));
         assert_eq!(sample.slots_used, u16::MAX);
+    }
+
+    #[test]
+    fn only_what_changed_noticeably_is_told() {
+        let calm = LoadTold {
+            load: 1.0,
+            cores: 4,
+            mem_free: 50,
+            mem_total: 100,
+            slots_used: 1,
+            slots: 4,
+        };
+        let changed = |change: fn(&mut LoadTold)| {
+            let mut now = calm;
+            change(&mut now);
+            now.is_other_than(&calm)
+        };
+        assert!(!changed(|l| l.load = 1.3));
+        assert!(!changed(|l| l.mem_free = 46));
+        assert!(changed(|l| l.load = 1.5));
+        assert!(changed(|l| l.load = 0.5));
+        assert!(changed(|l| l.mem_free = 44));
+        assert!(changed(|l| l.slots_used = 2));
+        assert!(changed(|l| l.slots = 3));
     }
 
     #[test]

@@ -1,0 +1,130 @@
+//! How the hub is: gathered inside the hub's process from the server's own account and JetStream's
+//! requests, answered to whoever may ask, and asked for by those who look. However many ask, it is
+//! gathered once a second at the most; what does not answer in time is named as missing.
+
+mod gather;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES};
+use fleet_contract::hub::{HUB_STATS_KIND, HubStats, KeeperStats};
+use fleet_contract::time::Time;
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use crate::bus::{Bus, BusError};
+use crate::clock;
+use crate::subject::{self, verb};
+use gather::Gatherer;
+
+/// An answer is given again for so long.
+const FRESH: Duration = Duration::from_millis(900);
+/// Pause before questions are listened for again where that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the keeper counts, shared with whoever answers for the hub.
+#[derive(Debug, Default)]
+pub struct KeeperCounters {
+    pub(crate) voids: AtomicU64,
+    pub(crate) malformed: AtomicU64,
+    pub(crate) tickets_again: AtomicU64,
+    pub(crate) machines_lost: AtomicU64,
+    pub(crate) leases_taken: AtomicU64,
+}
+
+impl KeeperCounters {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn stats(&self) -> KeeperStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        KeeperStats {
+            voids: read(&self.voids),
+            malformed: read(&self.malformed),
+            tickets_again: read(&self.tickets_again),
+            machines_lost: read(&self.machines_lost),
+            leases_taken: read(&self.leases_taken),
+        }
+    }
+}
+
+/// What the hub knows of itself without asking anybody.
+#[derive(Debug, Clone)]
+pub struct AboutHub {
+    /// Its host name.
+    pub host: String,
+    /// Where it listens.
+    pub address: String,
+    /// The version of its fleet.
+    pub version: String,
+    /// When its process began.
+    pub started_at: Time,
+    /// Where its store is.
+    pub store: PathBuf,
+}
+
+/// Answers until its task is ended. `system` is a connection of the system account.
+pub async fn answer(about: AboutHub, bus: Bus, system: Client, keeper: Arc<KeeperCounters>) {
+    let mut gatherer = Gatherer::new(about, bus.clone(), system);
+    let mut last: Option<(Instant, Bytes)> = None;
+    loop {
+        let subject = subject::command_hub(verb::STATS);
+        let Ok(mut questions) = bus.client().subscribe(subject).await else {
+            tokio::time::sleep(clock::jittered(RETRY)).await;
+            continue;
+        };
+        while let Some(question) = questions.next().await {
+            // An answer goes to an inbox only: the asker could else have the hub write for it.
+            let Some(inbox) = question.reply.filter(|reply| reply.starts_with("_INBOX")) else {
+                continue;
+            };
+            let fresh = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH);
+            let answer = match fresh {
+                Some((_, answer)) => answer.clone(),
+                None => {
+                    let stats = gatherer.gather(keeper.stats()).await;
+                    let Some(answer) = encode(&stats) else {
+                        continue;
+                    };
+                    last = Some((Instant::now(), answer.clone()));
+                    answer
+                }
+            };
+            if let Err(error) = bus.tell(&inbox, answer).await {
+                tracing::debug!(%error, "a question was not answered");
+            }
+        }
+    }
+}
+
+fn encode(stats: &HubStats) -> Option<Bytes> {
+    let header = Header::new(clock::message_id(), clock::now(), HUB_STATS_KIND);
+    envelope::encode(&header, stats, MESSAGE_MAX_BYTES)
+        .inspect_err(|error| tracing::warn!(%error, "the hub cannot say how it is"))
+        .ok()
+        .map(Bytes::from)
+}
+
+impl Bus {
+    /// Asks the hub how it is.
+    ///
+    /// # Errors
+    /// `NoResponders` of a hub that is too old to answer; `NoAnswer`; `Wire` for an answer that is
+    /// none.
+    pub async fn hub_stats(&self, within: Duration) -> Result<HubStats, BusError> {
+        let subject = subject::command_hub(verb::STATS);
+        let answer = self
+            .ask(&subject, Bytes::new(), HeaderMap::new(), within)
+            .await?;
+        let (_, mut stats): (_, HubStats) =
+            envelope::decode(&answer.payload, HUB_STATS_KIND, MESSAGE_MAX_BYTES)?;
+        stats.bound();
+        Ok(stats)
+    }
+}
