@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use crate::Motion;
 use crate::keymap::Place;
 pub(crate) use crate::link::{Gap, Link, Phase};
-use crate::log::Log;
+use crate::log::{self, Log};
 use crate::own::Own;
 use crate::theme::Look;
 use crate::ui::Ui;
@@ -174,10 +174,34 @@ pub(crate) struct JobDetail {
     pub(crate) id: JobId,
     /// Its output.
     pub(crate) log: Log,
-    /// The first line on screen; none follows the end.
-    pub(crate) top: Option<u64>,
+    /// The first row on screen; none follows the end.
+    pub(crate) top: Option<log::Place>,
     /// Columns that long lines are moved to the left by.
     pub(crate) left: usize,
+    /// Whether long lines are broken.
+    pub(crate) wrap: bool,
+    /// Whether each line shows its time.
+    pub(crate) times: bool,
+    /// The line that is pointed at: found by a search, or of an event.
+    pub(crate) point: Option<u64>,
+    /// The time of the line that is to be shown as soon as it is there.
+    pub(crate) goal: Option<Time>,
+}
+
+impl JobDetail {
+    /// The job, its output not read yet.
+    pub(crate) fn new(id: JobId) -> Self {
+        Self {
+            id,
+            log: Log::default(),
+            top: None,
+            left: 0,
+            wrap: false,
+            times: false,
+            point: None,
+            goal: None,
+        }
+    }
 }
 
 /// All that the console knows.

@@ -4,11 +4,8 @@ use std::borrow::Cow;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Columns between two tab stops.
-const TAB: usize = 8;
-
 /// Characters that move the cursor, hide or turn round what is beside them.
-fn is_unsafe(c: char) -> bool {
+pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
@@ -29,41 +26,6 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
         }
         line
     }))
-}
-
-/// One line of a job's output: tabs become spaces, colours are left out, everything else that
-/// would be obeyed is shown.
-pub(crate) fn clean(bytes: &[u8]) -> String {
-    let mut line = String::new();
-    for chunk in bytes.utf8_chunks() {
-        let mut rest = chunk.valid();
-        while let Some(c) = rest.chars().next() {
-            if let Some(after) = without_colour(rest) {
-                rest = after;
-                continue;
-            }
-            rest = &rest[c.len_utf8()..];
-            match c {
-                '\t' => {
-                    let to_stop = TAB - line.width() % TAB;
-                    line.extend(std::iter::repeat_n(' ', to_stop));
-                }
-                c if is_unsafe(c) => line.extend(c.escape_default()),
-                c => line.push(c),
-            }
-        }
-        for byte in chunk.invalid() {
-            line.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    line
-}
-
-/// What follows a colour sequence (`ESC [ … m`) that `text` begins with.
-fn without_colour(text: &str) -> Option<&str> {
-    let parameters = text.strip_prefix("\x1b[")?;
-    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';' && c != ':')?;
-    parameters[end..].strip_prefix('m')
 }
 
 /// As much of `text` as fits `width` columns; where something is cut, the last column says so.
@@ -87,16 +49,25 @@ pub(crate) fn clip(text: &str, width: usize, ellipsis: &str) -> String {
     out
 }
 
-/// `text` without its first `columns` columns.
-pub(crate) fn skip(text: &str, columns: usize) -> &str {
+/// The bytes of `text` that stand in `width` columns from column `from` on, and how many columns are
+/// empty before them because a wide character begins further left.
+pub(crate) fn columns(text: &str, from: usize, width: usize) -> (std::ops::Range<usize>, usize) {
     let mut used = 0;
+    let mut start = None;
+    let mut end = text.len();
     for (at, c) in text.char_indices() {
-        if used >= columns {
-            return &text[at..];
+        let wide = c.width().unwrap_or(0);
+        if start.is_none() && used >= from {
+            start = Some((at, used));
         }
-        used += c.width().unwrap_or(0);
+        used += wide;
+        if used > from + width {
+            end = at;
+            break;
+        }
     }
-    ""
+    let (start, column) = start.unwrap_or((text.len(), from));
+    (start..end.max(start), (column - from).min(width))
 }
 
 /// `1,204`.
@@ -140,13 +111,6 @@ mod tests {
     }
 
     #[test]
-    fn output_is_shown_without_its_colours_and_with_its_escapes() {
-        assert_eq!(clean(b"\x1b[1;31mred\x1b[0m\tx"), "red     x");
-        assert_eq!(clean(b"\x1b[2Jx\x1b["), "\\u{1b}[2Jx\\u{1b}[");
-        assert_eq!(clean(b"10%\r20% \xff"), "10%\\r20% \\xff");
-    }
-
-    #[test]
     fn what_is_cut_says_so_and_never_takes_more_than_it_may() {
         assert_eq!(clip("abcdef", 4, "…"), "abc…");
         assert_eq!(clip("漢字漢字", 4, "…"), "漢…");
@@ -154,7 +118,10 @@ mod tests {
         for width in 0..12 {
             assert!(clip("漢字a漢字b", width, "…").width() <= width);
         }
-        assert_eq!(skip("abcdef", 2), "cdef");
+        assert_eq!(columns("abcdef", 2, 3), (2..5, 0));
+        assert_eq!(columns("abcdef", 9, 3), (6..6, 0));
+        assert_eq!(columns("漢字a", 1, 3), (3..6, 1));
+        assert_eq!(columns("漢字a", 1, 2), (3..3, 1));
         assert_eq!(thousands(88_231), "88,231");
         assert_eq!(thousands(999), "999");
     }

@@ -141,6 +141,45 @@ impl Look {
         (self.pick("▮", "#"), self.pick("▯", "."))
     }
 
+    /// Something that should not have happened.
+    pub(crate) fn alarm(self) -> &'static str {
+        "!"
+    }
+
+    /// A row that the person marked.
+    pub(crate) fn mark(self) -> &'static str {
+        self.pick("◆", "@")
+    }
+
+    /// Behind the name of the column that a list is put in order by.
+    pub(crate) fn sorted(self, reverse: bool) -> &'static str {
+        match reverse {
+            false => self.pick("▾", "v"),
+            true => self.pick("▴", "^"),
+        }
+    }
+
+    /// The line and the tip of a hop.
+    pub(crate) fn hop(self) -> (&'static str, &'static str) {
+        (self.pick("─", "-"), self.pick("▸", ">"))
+    }
+
+    /// How full something was: 1 is full; nothing where it is not known.
+    pub(crate) fn level(self, value: Option<f32>) -> char {
+        const UNICODE: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+        const ASCII: [char; 8] = ['_', '.', '-', ':', '=', '+', '*', '#'];
+        let Some(value) = value else { return ' ' };
+        let levels = if self.ascii { ASCII } else { UNICODE };
+        let most = levels.len() - 1;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and 8, by the clamp"
+        )]
+        let at = (value.clamp(0.0, 1.0) * 8.0) as usize;
+        levels[at.min(most)]
+    }
+
     /// The frame of a pane.
     pub(crate) fn border(self) -> border::Set<'static> {
         if self.ascii {

@@ -20,6 +20,23 @@ pub(crate) fn line(buf: &mut Buffer, area: Rect, y: u16, line: &Line<'_>) {
     }
 }
 
+fn has_frame(area: Rect) -> bool {
+    area.height >= 3 && area.width >= 12
+}
+
+/// What is inside a pane.
+pub(crate) fn inside(area: Rect) -> Rect {
+    if !has_frame(area) {
+        return area;
+    }
+    Rect {
+        x: area.x + 1,
+        y: area.y + 1,
+        width: area.width - 2,
+        height: area.height - 2,
+    }
+}
+
 /// Draws the frame of a pane; what is inside it. Too small for a frame: all of it is inside.
 pub(crate) fn pane(
     buf: &mut Buffer,
@@ -30,7 +47,7 @@ pub(crate) fn pane(
     right: &str,
 ) -> Rect {
     let area = area.intersection(buf.area);
-    if area.height < 3 || area.width < 12 {
+    if !has_frame(area) {
         return area;
     }
     let role = if focused { Role::Accent } else { Role::Plain };
@@ -54,38 +71,12 @@ pub(crate) fn pane(
     inner
 }
 
-/// Where a column's text stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Column {
-    /// Its width; 0 for none of it.
-    pub(crate) width: usize,
-    /// Whether it is aligned to the right.
-    pub(crate) right: bool,
-}
-
-/// A column of this width.
-pub(crate) const fn left(width: usize) -> Column {
-    Column {
-        width,
-        right: false,
-    }
-}
-
-/// A column of this width, aligned to the right.
-pub(crate) const fn right(width: usize) -> Column {
-    Column { width, right: true }
-}
-
-/// The width of a column whose cells are these, within bounds.
-pub(crate) fn width<'a>(cells: impl Iterator<Item = &'a str>, least: usize, most: usize) -> usize {
-    let widest = cells.map(|text| text::escape(text).width()).max();
-    widest.unwrap_or(0).clamp(least.min(most), most)
-}
-
 /// One cell of a row.
 pub(crate) struct Cell<'a> {
-    text: Cow<'a, str>,
-    style: Style,
+    /// Its text, as a peer may have written it.
+    pub(crate) text: Cow<'a, str>,
+    /// How it looks.
+    pub(crate) style: Style,
 }
 
 /// A cell. What a peer wrote is made safe.
@@ -93,49 +84,6 @@ pub(crate) fn cell<'a>(text: impl Into<Cow<'a, str>>, style: Style) -> Cell<'a> 
     Cell {
         text: text.into(),
         style,
-    }
-}
-
-/// A row of a list: a pointer if it is selected, then its cells, one column between two.
-pub(crate) fn row(
-    buf: &mut Buffer,
-    area: Rect,
-    y: u16,
-    look: Look,
-    selected: bool,
-    columns: &[Column],
-    cells: Vec<Cell<'_>>,
-) {
-    let mut spans = vec![Span::raw(if selected { look.pointer() } else { " " })];
-    let mut room = usize::from(area.width).saturating_sub(1);
-    for (column, cell) in columns.iter().zip(cells) {
-        let width = column.width.min(room);
-        if width == 0 {
-            continue;
-        }
-        room = room.saturating_sub(width + 1);
-        let text = text::clip(&text::escape(&cell.text), width, look.ellipsis());
-        let pad = " ".repeat(width - text.width());
-        // The space is not part of what is styled, or a reversed word would look like a bar.
-        let (before, after) = match column.right {
-            true => (pad, String::new()),
-            false => (String::new(), pad),
-        };
-        spans.extend([
-            Span::raw(before),
-            Span::styled(text, cell.style),
-            Span::raw(after + " "),
-        ]);
-    }
-    let area = area.intersection(buf.area);
-    line(buf, area, y, &Line::from(spans));
-    if selected && y < area.height {
-        let row = Rect {
-            y: area.y + y,
-            height: 1,
-            ..area
-        };
-        buf.set_style(row, Style::new().add_modifier(Modifier::REVERSED));
     }
 }
 

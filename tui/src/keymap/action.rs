@@ -27,6 +27,10 @@ pub(crate) enum Action {
     Open,
     Back,
     Follow,
+    /// Break long lines of output, or no longer.
+    Wrap,
+    /// Show the time of each line of output, or no longer.
+    Times,
     Help,
     Why,
     /// The machine of what is selected.

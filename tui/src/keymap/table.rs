@@ -127,7 +127,7 @@ pub(crate) static KEYMAP: &[Binding] = &[
         &["w"],
         Action::Why,
         Group::Find,
-        "why the selected dispatch stands where it stands",
+        "why the selected dispatch or machine is as it is",
     ),
     row(
         "jump_machine",
@@ -172,6 +172,22 @@ pub(crate) static KEYMAP: &[Binding] = &[
         Action::Right,
         Group::Log,
         "long lines: to the right",
+    )
+    .at(Place::Log),
+    row(
+        "wrap",
+        &["W"],
+        Action::Wrap,
+        Group::Log,
+        "break long lines at the edge, or no longer",
+    )
+    .at(Place::Log),
+    row(
+        "times",
+        &["T"],
+        Action::Times,
+        Group::Log,
+        "the time of each line, or no longer",
     )
     .at(Place::Log),
     row(

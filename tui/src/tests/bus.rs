@@ -118,12 +118,7 @@ async fn it_reads_follows_loses_and_finds_the_hub_again() {
     bus.put_chunk(before, &forge, &chunk(1), "one\n".into())
         .await
         .unwrap();
-    console.model.detail = Some(Detail::Job(Box::new(JobDetail {
-        id: before,
-        log: crate::log::Log::default(),
-        top: None,
-        left: 0,
-    })));
+    console.model.detail = Some(Detail::Job(Box::new(JobDetail::new(before))));
     let lines = |m: &Model| match &m.detail {
         Some(Detail::Job(detail)) => detail.log.len(),
         _ => 0,

@@ -31,6 +31,8 @@ pub(super) fn act(model: &mut Model, action: Action, _free: Option<char>) -> Vec
         Action::Last => select::scroll(model, i64::MAX),
         Action::Left => log::sideways(model, false),
         Action::Right => log::sideways(model, true),
+        Action::Wrap => log::wrap(model),
+        Action::Times => log::times(model),
     }
     Vec::new()
 }
@@ -46,10 +48,10 @@ fn toggle(model: &mut Model, popup: Popup) {
 fn why(model: &mut Model) {
     if matches!(model.ui.popup, Some(Popup::Why(_))) {
         model.ui.popup = None;
-    } else if model.subject_job().is_some() {
+    } else if model.subject_job().is_some() || model.subject_machine().is_some() {
         model.ui.popup = Some(Popup::Why(0));
     } else {
-        model.say("why: no dispatch is selected");
+        model.say("why: nothing is selected here");
     }
 }
 

@@ -90,6 +90,7 @@ fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
                 chunks.iter().for_each(|chunk| log.push(chunk));
                 log.left = left;
             }
+            log::reach(model);
         }
         Msg::LogCaughtUp(job) => {
             let ended = model
@@ -103,6 +104,7 @@ fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
                     log.settle();
                 }
             }
+            log::reach(model);
         }
         Msg::Resize(columns, rows) => model.size = (columns, rows),
         Msg::Tick => {}

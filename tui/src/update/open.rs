@@ -2,7 +2,6 @@
 
 use fleet_contract::ids::{JobId, MachineId};
 
-use crate::log::Log;
 use crate::model::{Cmd, Detail, JobDetail, Model, Pane};
 
 /// Opens what is selected.
@@ -49,12 +48,7 @@ pub(super) fn job(model: &mut Model, id: JobId) -> Vec<Cmd> {
     }
     model.ui.popup = None;
     model.job = Some(id);
-    model.detail = Some(Detail::Job(Box::new(JobDetail {
-        id,
-        log: Log::default(),
-        top: None,
-        left: 0,
-    })));
+    model.detail = Some(Detail::Job(Box::new(JobDetail::new(id))));
     vec![Cmd::OpenLog(id)]
 }
 

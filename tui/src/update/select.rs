@@ -8,19 +8,18 @@ use crate::ui::Popup;
 
 /// Rows of a page.
 pub(super) fn page(model: &Model) -> i64 {
-    i64::from(model.size.1.saturating_sub(8).max(1))
+    log::page(model).unwrap_or(i64::from(model.size.1.saturating_sub(8).max(1)))
 }
 
 /// Moves in what has the focus.
 pub(super) fn scroll(model: &mut Model, by: i64) {
-    let page = page(model).unsigned_abs();
     match (&mut model.ui.popup, &mut model.detail) {
         (Some(Popup::Help), _) | (None, Some(Detail::Machine(_))) => {}
         (Some(Popup::Why(top)), _) => {
             let by = isize::try_from(by).unwrap_or(isize::MAX);
             *top = top.saturating_add_signed(by).min(1000);
         }
-        (None, Some(Detail::Job(detail))) => log::scroll(detail, by, page),
+        (None, Some(Detail::Job(_))) => log::scroll(model, by),
         (None, None) => select(model, by),
     }
 }
@@ -28,7 +27,7 @@ pub(super) fn scroll(model: &mut Model, by: i64) {
 /// Follows what is new again.
 pub(super) fn follow(model: &mut Model) {
     match &mut model.detail {
-        Some(Detail::Job(detail)) => detail.top = None,
+        Some(Detail::Job(detail)) => log::follow(detail),
         Some(Detail::Machine(_)) => {}
         None => match model.focus() {
             Pane::Events => model.event = None,

@@ -1,17 +1,27 @@
-//! The jobs, worst first.
+//! The jobs, worst first unless another order is asked for.
+
+use std::borrow::Cow;
 
 use fleet_contract::job::{Job, JobState};
+use fleet_contract::outcome::Outcome;
 use fleet_contract::projection::place;
+use fleet_contract::spec::Priority;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::text::Line;
-use unicode_width::UnicodeWidthStr;
 
+use super::table::{self, Column, Row, Table, Width, column, number};
 use super::{link, words};
+use crate::columns::{self, Col};
 use crate::model::Model;
 use crate::text;
-use crate::theme::{Look, Role};
-use crate::widget::{self, cell, left, right};
+use crate::theme::Role;
+use crate::widget::{self, Cell, cell};
+
+pub(super) use super::table::teach;
+
+/// From so many columns on there is room for the columns that are not usual: those of an attempt,
+/// who sent it, and the rest.
+const ROOMY: [usize; 3] = [130, 160, 190];
 
 /// Draws them.
 pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
@@ -23,19 +33,13 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         "worst first"
     };
     let title = format!("Dispatches {} {order}", look.dot());
-    let inner = widget::pane(
-        buf,
-        area,
-        look,
-        focused,
-        &title,
-        &text::thousands(all as u64),
-    );
+    let count = text::thousands(all as u64);
+    let inner = widget::pane(buf, area, look, focused, &title, &count);
     if all == 0 {
         let text = link::empty(model, 0, "no jobs yet: fleet dispatch -- make test");
         return teach(buf, inner, look, &text);
     }
-    let height = usize::from(inner.height);
+    let height = table::height(inner);
     let at = model.as_of();
     // Without a selection, or the focus, the worst are what matters.
     let selected = match (focused, model.job) {
@@ -47,131 +51,139 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         }
     };
     let first = widget::first_row(selected, all, height);
-    let rows: Vec<Row<'_>> = model
-        .fleet
-        .worst_first(at)
-        .skip(first)
-        .take(height)
-        .map(|job| Row {
-            job,
-            id: words::prefix(&model.fleet, job.id),
-            title: words::title(job),
-            place: place(job).map_or("-", |m| m.as_str()),
-        })
-        .collect();
-    let columns = columns(usize::from(inner.width), model.is_dated(), &rows);
-    for (y, row) in rows.iter().enumerate() {
-        let selected = focused && first + y == selected;
-        let y = u16::try_from(y).unwrap_or(u16::MAX);
-        let cells = cells(model, row);
-        widget::row(buf, inner, y, look, selected, &columns, cells);
-    }
-    more(buf, inner, look, all, first);
+    let jobs = model.fleet.worst_first(at).skip(first).take(height);
+    let rows: Vec<JobRow<'_>> = jobs.map(|job| JobRow::new(model, job)).collect();
+    let table = Table {
+        look,
+        columns: &shown_columns(model, inner.width),
+        sort: None,
+        selected: focused.then(|| selected - first),
+        marks: false,
+    };
+    table.draw(&rows, inner, buf);
+    table::more(buf, inner, look, all, first, height);
 }
 
-struct Row<'a> {
+/// The columns at this width.
+fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
+    let width = usize::from(width);
+    let word = if model.is_dated() { 15 } else { 11 };
+    let mut columns = vec![
+        column(Col::Glyph, Width::Is(1), 0),
+        column(Col::State, Width::Is(word), 5),
+        column(Col::Id, Width::Fit(4, 8), 1),
+        column(Col::What, Width::Share(8, 55), 0),
+        column(Col::Where, Width::Fit(5, (width / 6).max(5)), 2),
+        number(Col::Age, Width::Is(6), 3),
+    ];
+    let usual = columns::of(crate::model::Pane::Dispatches);
+    for col in usual.iter().filter(|col| !columns::is_usual(**col)) {
+        let (width_of, from) = match col {
+            Col::Attempt => (Width::Is(3), ROOMY[0]),
+            Col::Took => (Width::Is(6), ROOMY[0]),
+            Col::Exit => (Width::Is(6), ROOMY[0]),
+            Col::By => (Width::Fit(4, 18), ROOMY[1]),
+            Col::Lane => (Width::Fit(4, 10), ROOMY[2]),
+            Col::Priority => (Width::Is(6), ROOMY[2]),
+            _ => (Width::Fit(4, 24), ROOMY[2]),
+        };
+        if width >= from {
+            let right = matches!(col, Col::Attempt | Col::Took | Col::Exit);
+            columns.push(Column {
+                right,
+                ..column(*col, width_of, 6)
+            });
+        }
+    }
+    columns.push(column(Col::Note, Width::Rest(8), 4));
+    columns
+}
+
+struct JobRow<'a> {
+    model: &'a Model,
     job: &'a Job,
     id: String,
     title: String,
-    place: &'a str,
 }
 
-fn cells<'a>(model: &Model, row: &'a Row<'a>) -> Vec<widget::Cell<'a>> {
-    let look = model.look;
-    let job = row.job;
-    let word = job.state.word();
-    let (glyph, role) = look.job(word);
-    let dated = model.is_dated() && !word.is_terminal();
-    let canceling = matches!(
-        job.state,
-        JobState::Running {
-            cancel_requested: true,
-            ..
+impl<'a> JobRow<'a> {
+    fn new(model: &'a Model, job: &'a Job) -> Self {
+        Self {
+            model,
+            job,
+            id: words::prefix(&model.fleet, job.id),
+            title: words::title(job),
         }
-    );
-    let shown = match (dated, canceling) {
-        (true, _) => format!("was {word}"),
-        (false, true) => "canceling".to_owned(),
-        (false, false) => word.to_string(),
-    };
-    let style = look.style(if dated { Role::Dim } else { role });
-    let plain = look.style(if dated { Role::Dim } else { Role::Plain });
-    let dim = look.style(Role::Dim);
-    let note = match role {
-        Role::Bad if !dated => look.style(Role::Bad),
-        _ => dim,
-    };
-    vec![
-        cell(glyph, style),
-        cell(shown, style),
-        cell(row.id.as_str(), dim),
-        cell(row.title.as_str(), plain),
-        cell(row.place, plain),
-        cell(words::age(model.now, job.changed_at), dim),
-        cell(words::note(model, job), note),
-    ]
-}
-
-/// Glyph, word, id, title, where, age, note: the narrower, the fewer; none wider than its cells.
-fn columns(width: usize, dated: bool, rows: &[Row<'_>]) -> [widget::Column; 7] {
-    let word = match (width, dated) {
-        (..60, _) => 0,
-        (_, true) => 15,
-        (_, false) => 11,
-    };
-    let id = widget::width(rows.iter().map(|r| r.id.as_str()), 4, 8);
-    let place = widget::width(rows.iter().map(|r| r.place), 5, (width / 6).max(5));
-    // The pointer, the glyph, the age, and a space after each column.
-    let fixed = 3 + word + usize::from(word > 0) + id + 1 + place + 1 + 7;
-    let rest = width.saturating_sub(fixed);
-    let most = (rest * 11 / 20).max(10);
-    let title = widget::width(rows.iter().map(|r| r.title.as_str()), 8, most);
-    [
-        left(1),
-        left(word),
-        left(id),
-        left(title),
-        left(place),
-        right(6),
-        left(rest.saturating_sub(title + 1)),
-    ]
-}
-
-/// An empty list says why, and what to type.
-pub(super) fn teach(buf: &mut Buffer, area: Rect, look: Look, text: &str) {
-    let text = text::clip(
-        &text::escape(text),
-        usize::from(area.width).saturating_sub(1),
-        look.ellipsis(),
-    );
-    let line = Line::styled(format!(" {text}"), look.style(Role::Dim));
-    widget::line(buf, area, 0, &line);
-}
-
-/// Says in the frame below a list how many rows are not on screen.
-pub(super) fn more(buf: &mut Buffer, inner: Rect, look: Look, all: usize, first: usize) {
-    let shown = usize::from(inner.height).min(all - first.min(all));
-    let below = all - first - shown;
-    if all <= shown {
-        return;
     }
-    let text = match first {
-        0 => format!(" {} more below ", text::thousands(below as u64)),
-        _ => format!(
-            " {} above, {} below ",
-            text::thousands(first as u64),
-            text::thousands(below as u64)
-        ),
-    };
-    let width = u16::try_from(text.width()).unwrap_or(u16::MAX);
-    let y = inner.y.saturating_add(inner.height);
-    if width + 4 > inner.width || y >= buf.area.bottom() {
-        return;
+
+    fn word(&self) -> String {
+        let word = self.job.state.word();
+        let canceling = matches!(
+            self.job.state,
+            JobState::Running {
+                cancel_requested: true,
+                ..
+            }
+        );
+        match (self.model.is_dated() && !word.is_terminal(), canceling) {
+            (true, _) => format!("was {word}"),
+            (false, true) => "canceling".to_owned(),
+            (false, false) => word.to_string(),
+        }
     }
-    // Only a pane with a frame has a row below its inside that is its own.
-    let corner = buf.cell((inner.x, y)).map(|c| c.symbol().to_owned());
-    if corner.as_deref() == Some(look.border().horizontal_bottom) {
-        let x = inner.x + inner.width - width - 1;
-        buf.set_string(x, y, text, look.style(Role::Dim));
+
+    fn rest(&self, col: Col) -> Cow<'a, str> {
+        let (model, job) = (self.model, self.job);
+        match col {
+            Col::Age => words::age(model.now, job.changed_at).into(),
+            Col::Note => words::note(model, job).into(),
+            Col::Attempt => match job.attempts.len() {
+                0 => "".into(),
+                n => n.to_string().into(),
+            },
+            Col::Took => columns::took(job, model.now).map_or("".into(), |t| words::took(t).into()),
+            Col::Exit => exit(job).into(),
+            Col::Lane => columns::lane(job).into(),
+            Col::Priority => match job.spec.priority {
+                Priority::High => "high".into(),
+                Priority::Normal => "".into(),
+                Priority::Low => "low".into(),
+            },
+            Col::By => job.spec.submitted_by.as_str().into(),
+            Col::Tags => {
+                let tags = job.spec.tags.iter().map(|(k, v)| format!("{k}={v}"));
+                tags.collect::<Vec<_>>().join(" ").into()
+            }
+            _ => "".into(),
+        }
+    }
+}
+
+fn exit(job: &Job) -> String {
+    match job.attempt().and_then(|a| a.outcome.as_ref()) {
+        Some(Outcome::Exited { exit_code }) => exit_code.to_string(),
+        Some(Outcome::Signaled { signal }) => format!("sig {signal}"),
+        _ => String::new(),
+    }
+}
+
+impl Row for JobRow<'_> {
+    fn cell(&self, col: Col) -> Cell<'_> {
+        let look = self.model.look;
+        let word = self.job.state.word();
+        let (glyph, role) = look.job(word);
+        let dated = self.model.is_dated() && !word.is_terminal();
+        let style = look.style(if dated { Role::Dim } else { role });
+        let plain = look.style(if dated { Role::Dim } else { Role::Plain });
+        let dim = look.style(Role::Dim);
+        match col {
+            Col::Glyph => cell(glyph, style),
+            Col::State => cell(self.word(), style),
+            Col::Id => cell(self.id.as_str(), dim),
+            Col::What => cell(self.title.as_str(), plain),
+            Col::Where => cell(place(self.job).map_or("-", |m| m.as_str()), plain),
+            Col::Note if role == Role::Bad && !dated => cell(self.rest(col), look.style(Role::Bad)),
+            _ => cell(self.rest(col), dim),
+        }
     }
 }

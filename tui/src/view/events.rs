@@ -1,118 +1,230 @@
-//! What happened, newest first; gaps among it.
+//! What happened, newest first, each with a glyph and a word; gaps among it.
 
+use std::ops::Bound;
+
+use fleet_contract::ids::{JobId, MachineId};
+use fleet_contract::job::Job;
 use fleet_contract::projection::{Event, EventKey};
+use fleet_contract::record::StateWord;
+use fleet_contract::time::Time;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::text::Line;
+use ratatui::text::{Line, Span};
 
-use super::{dispatches, link, words};
+use super::table::{self, Column, Row, Table, Width, column};
+use super::{link, words};
+use crate::columns::Col;
+use crate::log;
 use crate::model::{Model, Phase};
 use crate::text;
 use crate::theme::{Look, Role};
-use crate::widget::{self, cell, left};
+use crate::widget::{self, Cell, cell};
 
 /// Of so many events one is shown while more come than can be read.
 const SAMPLE: u64 = 10;
+/// Events that are looked at to find those of one machine or job.
+const LOOK_AT: usize = 5000;
+/// From so many columns on there are hundredths of seconds.
+const WIDE: usize = 90;
+/// Lines that the selected event may take below its own.
+const EXPANDED: usize = 4;
 
 /// Draws them.
 pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let look = model.look;
     let following = model.event.is_none();
     let counters = model.fleet.counters();
+    let zone = words::zone(model);
     let many = model.fleet.events().len() >= usize::from(area.height) * 10;
     let sampled = many && following && matches!(model.phase(), Phase::Slow { .. });
     let right = match (following, counters.events_dropped) {
         _ if sampled => format!("1 in {SAMPLE} shown"),
-        (true, 0) => "following".to_owned(),
-        (true, n) => format!("following, {} no longer kept", text::thousands(n)),
-        (false, _) => "f follows again".to_owned(),
+        (true, 0) => format!("times in {zone}, following"),
+        (true, n) => format!(
+            "times in {zone}, following, {} no longer kept",
+            text::thousands(n)
+        ),
+        (false, _) => format!("times in {zone}, f follows again"),
     };
     let title = format!("Events {} newest first", look.dot());
     let inner = widget::pane(buf, area, look, focused, &title, &right);
     let events = model.fleet.events();
     if events.is_empty() && model.marks.is_empty() {
         let text = link::empty(model, 0, "nothing happened in the last hour");
-        return dispatches::teach(buf, inner, look, &text);
+        return table::teach(buf, inner, look, &text);
     }
-    let height = usize::from(inner.height);
-    let selected = if focused {
-        model.selected_event()
-    } else {
-        None
-    };
-    // Half a screen of newer ones above the selected one.
-    let above = match (focused && !following, selected) {
-        (true, Some(key)) => {
-            let after = (std::ops::Bound::Excluded(key), std::ops::Bound::Unbounded);
-            events.range(after).take(height / 2).count()
-        }
-        _ => 0,
-    };
-    let start = match (focused && !following, selected) {
-        (true, Some(key)) => {
-            let after = (std::ops::Bound::Included(key), std::ops::Bound::Unbounded);
-            events.range(after).nth(above).map(|(key, _)| *key)
+    let height = table::height(inner);
+    let selected = model.selected_event().filter(|_| focused);
+    let start = match (following, selected) {
+        // Half a screen of newer ones above the selected one.
+        (false, Some(key)) => {
+            let newer = (Bound::Included(key), Bound::Unbounded);
+            events
+                .range(newer)
+                .take(height / 2 + 1)
+                .last()
+                .map(|(key, _)| *key)
         }
         _ => events.keys().next_back().copied(),
     };
+    let expanded = if following { None } else { selected };
+    let view = View {
+        start,
+        expanded,
+        sampled,
+        height,
+        width: usize::from(inner.width),
+    };
+    let rows = rows(model, &view);
+    let selected = selected.and_then(|key| {
+        rows.iter()
+            .position(|row| matches!(row.what, What::Event(k, _) if k == key))
+    });
+    let table = Table {
+        look,
+        columns: &shown_columns(inner.width),
+        sort: None,
+        selected,
+        marks: false,
+    };
+    table.draw(&rows, inner, buf);
+}
+
+/// Which events are on screen.
+struct View {
+    /// The newest of them.
+    start: Option<EventKey>,
+    /// The one that is told whole.
+    expanded: Option<EventKey>,
+    /// Whether most are left out.
+    sampled: bool,
+    /// Rows there are.
+    height: usize,
+    /// Columns there are.
+    width: usize,
+}
+
+/// A screenful from `start` on to older ones, gaps in their places.
+fn rows<'a>(model: &'a Model, view: &View) -> Vec<EventRow<'a>> {
+    let &View {
+        start,
+        expanded,
+        sampled,
+        height,
+        width,
+    } = view;
+    let fine = width >= WIDE;
+    let row = |what| EventRow { model, fine, what };
+    let mut rows = Vec::with_capacity(height);
     let mut marks = model.marks.iter().rev().peekable();
-    if let (false, Some(start)) = (following, start) {
+    let newest = model.fleet.events().keys().next_back().copied();
+    if let (Some(start), true) = (start, start != newest) {
         while marks.next_if(|(at, _)| **at > start.stored).is_some() {}
     }
-    let mut y = 0;
-    let mark_line = |at, mark: &str| {
-        let time = words::clock(at, &model.zone);
-        let rule = look.rule();
-        let text = format!(" {time} {rule} {mark} {rule}");
-        let text = text::clip(&text, usize::from(inner.width), look.ellipsis());
-        Line::styled(text, look.style(Role::Warn))
-    };
-    let shown = start.map(|start| events.range(..=start).rev());
+    let shown = start.map(|start| model.fleet.events().range(..=start).rev());
     let kept = |key: &EventKey| !sampled || key.seq.is_multiple_of(SAMPLE);
     for (key, event) in shown.into_iter().flatten().filter(|(key, _)| kept(key)) {
         while let Some((at, mark)) = marks.next_if(|(at, _)| **at > key.stored) {
-            widget::line(buf, inner, y, &mark_line(*at, mark));
-            y += 1;
+            rows.push(row(What::Mark(*at, mark)));
         }
-        if y >= inner.height {
-            return;
+        if rows.len() >= height {
+            break;
         }
-        row(model, inner, y, selected == Some(*key), event, buf);
-        y += 1;
+        rows.push(row(What::Event(*key, event)));
+        if expanded == Some(*key) {
+            let lines = expand(model, event, width);
+            rows.extend(lines.into_iter().map(|line| row(What::Rest(line))));
+        }
     }
-    for (at, mark) in marks {
-        widget::line(buf, inner, y, &mark_line(*at, mark));
-        y = y.saturating_add(1);
-    }
+    rows.extend(marks.map(|(at, mark)| row(What::Mark(*at, mark))));
+    rows.truncate(height);
+    rows
 }
 
-fn row(model: &Model, area: Rect, y: u16, selected: bool, event: &Event, buf: &mut Buffer) {
-    let look = model.look;
-    let width = usize::from(area.width);
-    let fine = width >= 90;
-    let (time, time_width) = if fine {
-        (words::clock_fine(event.time, &model.zone), 11)
-    } else {
-        (words::clock(event.time, &model.zone), 8)
-    };
-    let columns = [
-        left(time_width),
-        left(if width >= 34 { 5 } else { 0 }),
-        left(if width >= 90 { 17 } else { 11 }),
-        left(if width >= 42 { 8 } else { 0 }),
-        left(width),
-    ];
-    let id = event.job.map(|id| words::prefix(&model.fleet, id));
-    let role = role(look, &event.word);
-    let machine = event.machine.as_ref().map_or("-", |m| m.as_str());
-    let cells = vec![
-        cell(time, look.style(Role::Dim)),
-        cell(id.unwrap_or_default(), look.style(Role::Dim)),
-        cell(short(&event.word), look.style(role)),
-        cell(machine, look.style(Role::Plain)),
-        cell(event.text.as_str(), look.style(Role::Dim)),
-    ];
-    widget::row(buf, area, y, look, selected, &columns, cells);
+/// The whole of an event, in as many lines as it needs and may have.
+fn expand(model: &Model, event: &Event, width: usize) -> Vec<String> {
+    let mut head = vec![event.word.clone()];
+    head.push(words::date(event.time, &model.zone));
+    if let Some(job) = event.job.and_then(|id| model.fleet.job(id)) {
+        head.push(format!("{} {}", job.id, words::title(job)));
+    }
+    if let Some(machine) = &event.machine {
+        head.push(machine.to_string());
+    }
+    let dot = format!(" {} ", model.look.dot());
+    let text = format!("{}{dot}{}", head.join(&dot), event.text);
+    let text = text::escape(&text).into_owned();
+    let room = width.saturating_sub(5).max(8);
+    let rows = log::rows(&text, Some(room));
+    rows.into_iter()
+        .take(EXPANDED)
+        .map(|range| text[range].to_owned())
+        .collect()
+}
+
+fn shown_columns(width: u16) -> Vec<Column> {
+    let wide = usize::from(width) >= WIDE;
+    vec![
+        column(Col::Time, Width::Is(if wide { 11 } else { 8 }), 1),
+        column(Col::Id, Width::Is(5), 4),
+        column(Col::Glyph, Width::Is(1), 0),
+        column(Col::Kind, Width::Fit(6, if wide { 17 } else { 11 }), 0),
+        column(Col::Where, Width::Fit(5, if wide { 16 } else { 8 }), 3),
+        column(Col::Text, Width::Rest(8), 2),
+    ]
+}
+
+enum What<'a> {
+    Event(EventKey, &'a Event),
+    Mark(Time, &'a str),
+    Rest(String),
+}
+
+struct EventRow<'a> {
+    model: &'a Model,
+    fine: bool,
+    what: What<'a>,
+}
+
+impl Row for EventRow<'_> {
+    fn across(&self) -> Option<Line<'static>> {
+        let look = self.model.look;
+        match &self.what {
+            What::Event(..) => None,
+            What::Mark(at, mark) => {
+                let time = words::clock(*at, &self.model.zone);
+                let rule = look.rule();
+                let text = format!(" {time} {rule} {mark} {rule}");
+                Some(Line::styled(text, look.style(Role::Warn)))
+            }
+            What::Rest(text) => Some(Line::raw(format!("    {text}"))),
+        }
+    }
+
+    fn cell(&self, col: Col) -> Cell<'_> {
+        let look = self.model.look;
+        let What::Event(_, event) = &self.what else {
+            return cell("", look.style(Role::Plain));
+        };
+        let dim = look.style(Role::Dim);
+        let (glyph, role) = kind(look, &event.word);
+        match col {
+            Col::Time if self.fine => cell(words::clock_fine(event.time, &self.model.zone), dim),
+            Col::Time => cell(words::clock(event.time, &self.model.zone), dim),
+            Col::Id => {
+                let id = event.job.map(|id| words::prefix(&self.model.fleet, id));
+                cell(id.unwrap_or_default(), dim)
+            }
+            Col::Glyph => cell(glyph, look.style(role)),
+            Col::Kind => cell(short(&event.word), look.style(role)),
+            Col::Where => {
+                let machine = event.machine.as_ref().map_or("-", |m| m.as_str());
+                cell(machine, look.style(Role::Plain))
+            }
+            Col::Text => cell(event.text.as_str(), dim),
+            _ => cell("", dim),
+        }
+    }
 }
 
 /// The machine stands beside it: `machine.lost` is `lost`.
@@ -120,15 +232,88 @@ fn short(word: &str) -> &str {
     word.strip_prefix("machine.").unwrap_or(word)
 }
 
-fn role(look: Look, word: &str) -> Role {
-    if let Some(state) = fleet_contract::record::StateWord::from_word(word) {
-        return look.job(state).1;
+/// The glyph and the look of a kind.
+pub(crate) fn kind(look: Look, word: &str) -> (&'static str, Role) {
+    use fleet_contract::machine::MachineState;
+    if let Some(state) = StateWord::from_word(word) {
+        return look.job(state);
     }
-    match word.rsplit('.').next().unwrap_or(word) {
-        "lost" | "void" | "malformed" | "server_restarted" => Role::Bad,
-        "degraded" | "superseded" | "cancel_requested" | "lease_taken" => Role::Warn,
-        "up" | "recovered" | "healed" => Role::Ok,
-        "claimed" => Role::Busy,
-        _ => Role::Plain,
+    let machine = |state| look.machine(state);
+    match word {
+        "claimed" => look.job(StateWord::Running),
+        "cancel_requested" => (look.job(StateWord::Canceled).0, Role::Warn),
+        "resolved" => look.job(StateWord::Succeeded),
+        "machine.up" | "machine.recovered" | "link.healed" => machine(MachineState::Up),
+        "machine.degraded" => machine(MachineState::Degraded),
+        "machine.lost" => machine(MachineState::Lost),
+        "machine.offline" => machine(MachineState::Offline),
+        word => match word.rsplit('.').next().unwrap_or(word) {
+            "void" | "malformed" | "server_restarted" => (look.alarm(), Role::Bad),
+            "superseded" | "lease_taken" => (look.alarm(), Role::Warn),
+            _ => (look.dot(), Role::Plain),
+        },
     }
+}
+
+/// One event in a line of a detail: time, glyph, word, the rest.
+fn told(model: &Model, event: &Event, who: Option<String>) -> Line<'static> {
+    let look = model.look;
+    let (glyph, role) = kind(look, &event.word);
+    let style = look.style(role);
+    let time = words::clock(event.time, &model.zone);
+    let word = text::escape(short(&event.word)).into_owned();
+    let who = who.map_or(String::new(), |who| format!("{who} "));
+    let text = text::escape(&event.text).into_owned();
+    Line::from(vec![
+        Span::styled(format!(" {time} "), look.style(Role::Dim)),
+        Span::styled(format!("{glyph} "), style),
+        Span::styled(word, style),
+        Span::raw(format!(" {who}")),
+        Span::styled(text, look.style(Role::Dim)),
+    ])
+}
+
+/// The last events of a job, newest first.
+pub(super) fn of_job(model: &Model, job: &Job, most: usize) -> Vec<Line<'static>> {
+    let events = model.fleet.events().values().rev();
+    events
+        .filter(|event| event.job == Some(job.id))
+        .take(most)
+        .map(|event| {
+            let machine = event.machine.as_ref().map(ToString::to_string);
+            told(model, event, machine)
+        })
+        .collect()
+}
+
+/// The last events of a machine, newest first, as far as they are among the last of all.
+pub(super) fn of_machine(model: &Model, id: &MachineId, most: usize) -> Vec<Line<'static>> {
+    let events = model.fleet.events().values().rev().take(LOOK_AT);
+    events
+        .filter(|event| event.machine.as_ref() == Some(id))
+        .take(most)
+        .map(|event| {
+            let job = event.job.map(|id| words::prefix(&model.fleet, id));
+            told(model, event, job)
+        })
+        .collect()
+}
+
+/// The jobs that ended on a machine last, as far as they are among the last events of all.
+pub(super) fn ended_on<'a>(model: &'a Model, id: &MachineId, most: usize) -> Vec<&'a Job> {
+    let mut seen: Vec<JobId> = Vec::new();
+    let events = model.fleet.events().values().rev().take(LOOK_AT);
+    for event in events.filter(|event| event.machine.as_ref() == Some(id)) {
+        let ended = StateWord::from_word(&event.word).is_some_and(StateWord::is_terminal);
+        if let (true, Some(job)) = (ended, event.job)
+            && !seen.contains(&job)
+        {
+            seen.push(job);
+        }
+        if seen.len() > most {
+            break;
+        }
+    }
+    let jobs = seen.into_iter().filter_map(|id| model.fleet.job(id));
+    jobs.filter(|job| job.state.word().is_terminal()).collect()
 }

@@ -1,152 +1,213 @@
-//! The machines, worst first.
+//! The machines, worst first unless another order is asked for.
+
+use std::borrow::Cow;
+use std::time::Duration;
 
 use fleet_contract::machine::MachineState;
 use fleet_contract::projection::Machine;
-use fleet_contract::time::Time;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{dispatches, link, words};
+use super::table::{self, Column, Row, Table, Width, column, number};
+use super::{link, spark, words};
+use crate::columns::Col;
 use crate::model::Model;
 use crate::text;
 use crate::theme::{Look, Role};
-use crate::widget::{self, cell, left, right};
+use crate::widget::{self, Cell, cell};
 
 /// Longest bar of slots, in cells.
 const BAR: u32 = 8;
+/// Cells of the picture of the load, each for a minute.
+const HISTORY: usize = 15;
 
 /// Draws them.
 pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let look = model.look;
     let machines = model.fleet.machines_worst_first(model.as_of());
     let title = format!("Machines {} {}", look.dot(), machines.len());
-    let right = tallies(model, &machines);
+    let right = tallies(model);
     let inner = widget::pane(buf, area, look, focused, &title, &right);
     if machines.is_empty() {
-        let text = link::empty(
-            model,
-            0,
-            "no machines yet: fleet up starts this one, fleet agent run another",
-        );
-        return dispatches::teach(buf, inner, look, &text);
+        let teach = "no machines yet: fleet up starts this one, fleet agent run another";
+        return table::teach(buf, inner, look, &link::empty(model, 0, teach));
     }
-    let height = usize::from(inner.height);
+    let height = table::height(inner);
     let selected = model.selected_machine();
     let at = machines
         .iter()
         .position(|(_, m)| Some(&m.presence.machine) == selected.as_ref())
         .unwrap_or(0);
-    let first = widget::first_row(at, machines.len(), height);
     // Without the focus the worst are what matters.
-    let first = if focused { first } else { 0 };
-    let shown = || machines.iter().skip(first).take(height);
-    let names = shown().map(|(_, m)| m.presence.machine.as_str());
-    let name = widget::width(names, 5, usize::from(inner.width) / 5);
-    for (y, (state, machine)) in shown().enumerate() {
-        let selected = focused && first + y == at;
-        let y = u16::try_from(y).unwrap_or(u16::MAX);
-        row(model, inner, (y, selected, name), *state, machine, buf);
-    }
-    dispatches::more(buf, inner, look, machines.len(), first);
+    let first = match focused {
+        true => widget::first_row(at, machines.len(), height),
+        false => 0,
+    };
+    let shown = machines.iter().skip(first).take(height);
+    let rows: Vec<MachineRow<'_>> = shown
+        .map(|(state, machine)| MachineRow {
+            model,
+            machine,
+            state: *state,
+        })
+        .collect();
+    let table = Table {
+        look,
+        columns: &shown_columns(model, inner.width),
+        sort: None,
+        selected: focused.then(|| at - first),
+        marks: false,
+    };
+    table.draw(&rows, inner, buf);
+    table::more(buf, inner, look, machines.len(), first, height);
 }
 
-fn tallies(model: &Model, machines: &[(MachineState, &Machine)]) -> String {
+fn tallies(model: &Model) -> String {
     if model.is_dated() {
         let as_of = words::clock(model.link.as_of, &model.zone);
         return format!("as of {as_of}, nothing below is live");
     }
-    let mut words = Vec::new();
-    for state in MachineState::ALL {
-        let count = machines.iter().filter(|(s, _)| *s == state).count();
-        if count > 0 {
-            let (glyph, _) = model.look.machine(state);
-            words.push(format!("{glyph} {count} {state}"));
-        }
-    }
-    words.join("  ")
+    let counts = model.fleet.machine_counts(model.as_of());
+    let words = MachineState::ALL.into_iter().zip(counts);
+    let words = words.filter(|(_, count)| *count > 0).map(|(state, count)| {
+        let (glyph, _) = model.look.machine(state);
+        format!("{glyph} {count} {state}")
+    });
+    words.collect::<Vec<_>>().join("  ")
 }
 
-fn row(
-    model: &Model,
-    area: Rect,
-    (y, selected, name): (u16, bool, usize),
+/// The columns at this width.
+fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
+    let width = usize::from(width);
+    let word = if model.is_dated() { 15 } else { 8 };
+    let name = (width / 5).clamp(5, 32);
+    let mut columns = vec![
+        column(Col::Glyph, Width::Is(1), 0),
+        column(Col::Machine, Width::Fit(5, name), 0),
+        column(Col::State, Width::Is(word), 1),
+        column(Col::Seen, Width::Is(9), 3),
+        column(Col::Slots, Width::Fit(8, 14), 2),
+        number(Col::Load, Width::Is(7), 5),
+        column(Col::History, Width::Is(HISTORY), 9),
+        number(Col::Memory, Width::Is(8), 6),
+        number(Col::Disk, Width::Is(8), 8),
+        number(Col::Rtt, Width::Is(7), 7),
+    ];
+    if width >= 124 {
+        columns.extend([
+            number(Col::Jobs, Width::Is(4), 10),
+            number(Col::Done, Width::Is(5), 10),
+            number(Col::Failed, Width::Is(6), 10),
+        ]);
+    }
+    if width >= 150 {
+        columns.extend([
+            column(Col::Os, Width::Fit(5, 16), 11),
+            column(Col::Version, Width::Fit(7, 12), 12),
+        ]);
+    }
+    let causes = if width >= 100 { 20 } else { 10 };
+    columns.push(column(Col::Causes, Width::Rest(causes), 4));
+    columns
+}
+
+struct MachineRow<'a> {
+    model: &'a Model,
+    machine: &'a Machine,
     state: MachineState,
-    machine: &Machine,
-    buf: &mut Buffer,
-) {
-    let look = model.look;
-    let presence = &machine.presence;
-    let width = usize::from(area.width);
-    let (glyph, role) = look.machine(state);
-    let dated = model.is_dated();
-    let (mark, word, style) = if dated {
-        let (unknown, role) = look.unknown();
-        (unknown, format!("last {glyph} {state}"), look.style(role))
-    } else {
-        (glyph, state.to_string(), look.style(role))
-    };
-    let plain = look.style(if dated || state == MachineState::Offline {
-        Role::Dim
-    } else {
-        Role::Plain
-    });
-    let seen = match words::age(model.now, machine.seen).as_str() {
-        age if dated => format!("{age} ago"),
-        "now" => "seen now".to_owned(),
-        age => format!("seen {age}"),
-    };
-    let load = &presence.load;
-    let wide = width >= 90;
-    let cores = match presence.specs.cores {
+}
+
+impl MachineRow<'_> {
+    /// The mark, the word and their look.
+    fn state(&self) -> (&'static str, String, Role) {
+        let look = self.model.look;
+        let (glyph, role) = look.machine(self.state);
+        if self.model.is_dated() {
+            let (unknown, role) = look.unknown();
+            return (unknown, format!("last {glyph} {}", self.state), role);
+        }
+        (glyph, self.state.to_string(), role)
+    }
+
+    fn number(&self, col: Col) -> Cow<'_, str> {
+        let presence = &self.machine.presence;
+        let load = &presence.load;
+        let jobs = self.model.fleet.jobs_at(&presence.machine);
+        let count = |n: usize| match n {
+            0 => "".into(),
+            n => text::thousands(n as u64).into(),
+        };
+        match col {
+            Col::Seen => words::ago(self.model.now, self.machine.seen).into(),
+            Col::Slots => slots(self.model.look, load.slots_used, load.slots).into(),
+            Col::Load => load_words(load.load, presence.specs.cores).into(),
+            Col::Memory if presence.specs.mem_total == 0 => "".into(),
+            Col::Memory => text::bytes(load.mem_free.min(presence.specs.mem_total)).into(),
+            Col::Disk if load.disk_total == 0 => "".into(),
+            Col::Disk => text::bytes(load.disk_free).into(),
+            Col::Rtt => load.rtt_ms.map_or("".into(), |ms| match ms {
+                ms if ms < 10.0 => format!("{ms:.1} ms").into(),
+                ms => format!("{ms:.0} ms").into(),
+            }),
+            Col::Jobs => count(self.model.fleet.running_on(&presence.machine).count()),
+            Col::Done => count(jobs.map_or(0, |jobs| jobs.done())),
+            Col::Failed => count(jobs.map_or(0, |jobs| jobs.failed())),
+            Col::Os => format!("{} {}", presence.specs.os, presence.specs.os_version).into(),
+            Col::Version => presence.specs.version.as_str().into(),
+            _ => "".into(),
+        }
+    }
+
+    /// The load of the last minutes.
+    fn history(&self) -> String {
+        let now = self.model.now;
+        let stretch = Duration::from_secs(60 * HISTORY as u64);
+        let history = self
+            .model
+            .fleet
+            .load_history(&self.machine.presence.machine);
+        let samples = history.rev().take_while(|(at, _)| now.since(*at) < stretch);
+        let values = samples.map(|(at, sample)| (at, sample.load));
+        spark::over(self.model.look, now, stretch, values, HISTORY)
+    }
+}
+
+impl Row for MachineRow<'_> {
+    fn cell(&self, col: Col) -> Cell<'_> {
+        let look = self.model.look;
+        let (mark, word, role) = self.state();
+        let style = look.style(role);
+        let faint = self.model.is_dated() || self.state == MachineState::Offline;
+        let plain = look.style(if faint { Role::Dim } else { Role::Plain });
+        match col {
+            Col::Glyph => cell(mark, style),
+            Col::Machine => cell(self.machine.presence.machine.as_str(), plain),
+            Col::State => cell(word, style),
+            Col::History => cell(self.history(), plain),
+            Col::Causes => {
+                let at = self.model.as_of();
+                cell(words::causes(self.machine, self.state, at), style)
+            }
+            Col::Seen | Col::Rtt | Col::Os | Col::Version => {
+                cell(self.number(col), look.style(Role::Dim))
+            }
+            Col::Failed => cell(self.number(col), look.style(Role::Bad)),
+            _ => cell(self.number(col), plain),
+        }
+    }
+}
+
+/// `1.9/8`: of how many cores.
+fn load_words(load: f64, cores: u32) -> String {
+    let cores = match cores {
         0 => String::new(),
         cores => format!("/{cores}"),
     };
-    let load_words = match load.load {
+    match load {
         // Tenths of many are noise.
-        load if load < 10.0 => format!("load {load:.1}{cores}"),
-        load => format!("load {load:.0}{cores}"),
-    };
-    let free = load.mem_free.min(presence.specs.mem_total);
-    let memory = if presence.specs.mem_total == 0 {
-        String::new()
-    } else {
-        format!("{} free", text::bytes(free))
-    };
-    let rtt = load.rtt_ms.map_or(String::new(), |ms| match ms {
-        ms if ms < 10.0 => format!("{ms:.1} ms"),
-        ms => format!("{ms:.0} ms"),
-    });
-    let columns = [
-        left(1),
-        left(name),
-        left(if dated { 15 } else { 8 }),
-        left(if width >= 50 { 11 } else { 0 }),
-        left(14),
-        right(if wide { 12 } else { 0 }),
-        right(if wide { 13 } else { 0 }),
-        right(if wide { 8 } else { 0 }),
-        left(width),
-    ];
-    let cells = vec![
-        cell(mark, style),
-        cell(presence.machine.as_str(), plain),
-        cell(word, style),
-        cell(seen, look.style(Role::Dim)),
-        cell(slots(look, load.slots_used, load.slots), plain),
-        cell(load_words, plain),
-        cell(memory, plain),
-        cell(rtt, look.style(Role::Dim)),
-        cell(
-            words::causes(machine, state, judged_at(model)),
-            look.style(role),
-        ),
-    ];
-    widget::row(buf, area, y, look, selected, &columns, cells);
-}
-
-/// Ages go on while the link is down; what they mean does not.
-fn judged_at(model: &Model) -> Time {
-    model.as_of()
+        load if load < 10.0 => format!("{load:.1}{cores}"),
+        load => format!("{load:.0}{cores}"),
+    }
 }
 
 /// Slots as a bar with its numbers: `▮▮▯▯ 2/4`.

@@ -11,8 +11,11 @@ mod inbox;
 mod layout;
 mod link;
 mod machines;
+mod path;
 mod popup;
 mod small;
+mod spark;
+mod table;
 mod why;
 mod words;
 
@@ -22,6 +25,7 @@ use ratatui::layout::Rect;
 use crate::model::{Detail, Model, Pane};
 use crate::ui::Popup;
 
+pub(crate) use detail::{log_inside, log_room};
 pub(crate) use layout::places;
 pub(crate) use small::counts;
 pub(crate) use words::clock;

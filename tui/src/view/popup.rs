@@ -33,14 +33,15 @@ pub(super) fn frame(
     widget::pane(buf, at, model.look, true, title, right)
 }
 
-/// Why the selected dispatch stands where it stands.
+/// Why the selected dispatch or machine is as it is.
 pub(super) fn why(model: &Model, top: usize, area: Rect, buf: &mut Buffer) {
-    let Some(id) = model.subject_job() else {
-        return;
+    let (lines, name) = match (model.subject_job(), model.subject_machine()) {
+        (Some(id), _) => (why::why(model, id), super::words::prefix(&model.fleet, id)),
+        (None, Some(id)) => (why::of_machine(model, &id), id.to_string()),
+        (None, None) => return,
     };
-    let lines = why::why(model, id);
-    let prefix = super::words::prefix(&model.fleet, id);
-    let title = format!("Why {} {prefix}", model.look.dot());
+    let lines = folded(lines, usize::from(area.width).saturating_sub(4));
+    let title = format!("Why {} {name}", model.look.dot());
     let inner = frame(model, area, lines.len(), &title, "Esc closes", buf);
     let top = top.min(lines.len().saturating_sub(usize::from(inner.height)));
     for (y, line) in (0..inner.height).zip(lines.into_iter().skip(top)) {
@@ -48,6 +49,31 @@ pub(super) fn why(model: &Model, top: usize, area: Rect, buf: &mut Buffer) {
         spans.extend(line.spans);
         widget::line(buf, inner, y, &Line::from(spans));
     }
+}
+
+/// Lines that are too long go on below, so that no reason is cut.
+fn folded(lines: Vec<Line<'static>>, width: usize) -> Vec<Line<'static>> {
+    let mut all = Vec::with_capacity(lines.len());
+    for line in lines {
+        let last = line.spans.last().map(|s| (s.content.clone(), s.style));
+        let (Some((text, style)), true) = (last, line.width() > width) else {
+            all.push(line);
+            continue;
+        };
+        let before: usize = line.width() - text.width();
+        let room = width.saturating_sub(before).max(8);
+        let mut head = line.spans;
+        head.pop();
+        for (no, range) in crate::log::rows(&text, Some(room)).into_iter().enumerate() {
+            let mut spans = match no {
+                0 => std::mem::take(&mut head),
+                _ => vec![Span::raw(" ".repeat(before))],
+            };
+            spans.push(Span::styled(text[range].to_owned(), style));
+            all.push(Line::from(spans));
+        }
+    }
+    all
 }
 
 /// What can follow the keys pressed so far, in columns.

@@ -30,6 +30,25 @@ pub(crate) fn clock(time: Time, zone: &TimeZone) -> String {
     )
 }
 
+/// Day and time where the person is, `2026-01-31 12:04:31`.
+pub(super) fn date(time: Time, zone: &TimeZone) -> String {
+    let stamp = Timestamp::from_microsecond(time.as_micros()).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{} {}", zone.to_datetime(stamp).date(), clock(time, zone))
+}
+
+/// The person's time zone: the console shows the times of where the person is, all else UTC.
+pub(super) fn zone(model: &Model) -> String {
+    let now = Timestamp::from_microsecond(model.now.as_micros()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let seconds = model.zone.to_offset(now).seconds();
+    let (hours, minutes) = (seconds.abs() / 3600, seconds.abs() / 60 % 60);
+    let sign = if seconds < 0 { '-' } else { '+' };
+    match (hours, minutes) {
+        (0, 0) => "UTC".to_owned(),
+        (hours, 0) => format!("UTC{sign}{hours}"),
+        (hours, minutes) => format!("UTC{sign}{hours}:{minutes:02}"),
+    }
+}
+
 /// The same with hundredths.
 pub(super) fn clock_fine(time: Time, zone: &TimeZone) -> String {
     let hundredths = time.as_micros().rem_euclid(1_000_000) / 10_000;
@@ -44,6 +63,14 @@ pub(super) fn stopwatch(span: Duration) -> String {
         format!("{hours}:{minutes:02}:{seconds:02}")
     } else {
         format!("{minutes:02}:{seconds:02}")
+    }
+}
+
+/// How long something took; what took less than a second in milliseconds.
+pub(crate) fn took(took: Duration) -> String {
+    match took.as_millis() {
+        ms @ 0..1000 => format!("{ms} ms"),
+        _ => span(took),
     }
 }
 
@@ -155,7 +182,7 @@ pub(super) fn note(model: &Model, job: &Job) -> String {
 fn after(job: &Job) -> String {
     let attempt = job.attempt();
     match attempt.and_then(|a| a.started_at.zip(a.ended_at)) {
-        Some((started, ended)) => format!(" after {}", span(ended.since(started))),
+        Some((started, ended)) => format!(" after {}", took(ended.since(started))),
         None => String::new(),
     }
 }

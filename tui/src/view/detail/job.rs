@@ -1,0 +1,196 @@
+//! One job: what was asked, its attempts one by one, what its journal tells, and its output.
+
+use fleet_contract::job::{Attempt, Job};
+use fleet_contract::projection::span;
+use fleet_contract::spec::{OnLost, Priority, Target};
+use fleet_contract::time::Time;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+
+use super::{fact, lines, log, part, state_line};
+use crate::model::{JobDetail, Model};
+use crate::text;
+use crate::theme::Role;
+use crate::view::{events, path, table, words};
+use crate::widget;
+
+/// Attempts that are listed; earlier ones are counted.
+const ATTEMPTS: usize = 8;
+/// From so many columns on the journal stands beside the facts.
+const WIDE: u16 = 110;
+
+/// Draws it.
+pub(in crate::view) fn draw(model: &Model, detail: &JobDetail, area: Rect, buf: &mut Buffer) {
+    let look = model.look;
+    let Some(job) = model.fleet.job(detail.id) else {
+        let inner = widget::pane(buf, area, look, true, "Dispatch", "Esc back");
+        return table::teach(buf, inner, look, "this job is no longer kept");
+    };
+    let areas = areas(model, job, area);
+    let id = words::prefix(&model.fleet, job.id);
+    let title = format!("Dispatch {} {id} {}", look.dot(), words::title(job));
+    let right = match areas.journal {
+        Some(_) => "Esc back".to_owned(),
+        None => format!("times in {}  Esc back", words::zone(model)),
+    };
+    let inner = widget::pane(buf, areas.facts, look, false, &text::escape(&title), &right);
+    lines(model, buf, inner, &facts(model, job, inner.width));
+    if let Some(area) = areas.journal {
+        journal(model, job, area, buf);
+    }
+    log::draw(model, job, detail, areas.log, buf);
+}
+
+/// Where the text of its output is, for whoever scrolls it.
+pub(crate) fn log_inside(model: &Model, detail: &JobDetail, body: Rect) -> Option<Rect> {
+    let job = model.fleet.job(detail.id)?;
+    Some(widget::inside(areas(model, job, body).log))
+}
+
+struct Areas {
+    facts: Rect,
+    journal: Option<Rect>,
+    log: Rect,
+}
+
+fn areas(model: &Model, job: &Job, area: Rect) -> Areas {
+    let wide = area.width >= WIDE;
+    let wanted = facts(model, job, area.width).len().saturating_add(2);
+    let wanted = u16::try_from(wanted).unwrap_or(u16::MAX);
+    let most = (area.height * 9 / 20).max(3);
+    let [top, log] =
+        Layout::vertical([Constraint::Length(wanted.min(most)), Constraint::Fill(1)]).areas(area);
+    if !wide {
+        return Areas {
+            facts: top,
+            journal: None,
+            log,
+        };
+    }
+    let [facts, journal] =
+        Layout::horizontal([Constraint::Fill(13), Constraint::Fill(9)]).areas(top);
+    Areas {
+        facts,
+        journal: Some(journal),
+        log,
+    }
+}
+
+fn facts(model: &Model, job: &Job, width: u16) -> Vec<Line<'static>> {
+    let zone = &model.zone;
+    let spec = &job.spec;
+    let mut facts = vec![
+        state_line(model, job, width),
+        path::line(model, job, usize::from(width)),
+        fact(model, "command", &spec.command.join(" ")),
+    ];
+    facts.extend(attempts(model, job));
+    let at = format!(
+        "{} by {}, {}",
+        words::clock(spec.submitted_at, zone),
+        spec.submitted_by,
+        words::ago(model.now, spec.submitted_at)
+    );
+    facts.push(fact(model, "dispatched", &at));
+    facts.push(fact(model, "policy", &policy(job)));
+    facts.push(fact(model, "id", job.id.as_str()));
+    if let Some(cwd) = &spec.cwd {
+        facts.push(fact(model, "folder", cwd));
+    }
+    if !spec.tags.is_empty() {
+        let tags: Vec<String> = spec.tags.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        facts.push(fact(model, "tags", &tags.join(" ")));
+    }
+    facts
+}
+
+/// What was asked for beside the command, where it is not the usual.
+fn policy(job: &Job) -> String {
+    let spec = &job.spec;
+    let mut words = vec![match &job.target {
+        Target::Pin(machine) => format!("only on {machine}"),
+        Target::Lane(lane) if lane.as_str() == "any" => "any machine".to_owned(),
+        Target::Lane(lane) => format!("lane {lane}"),
+    }];
+    match spec.retries {
+        0 => {}
+        1 => words.push("1 retry".to_owned()),
+        n => words.push(format!("{n} retries")),
+    }
+    words.push(match spec.on_lost {
+        OnLost::Ask => "asks if lost".to_owned(),
+        OnLost::Retry => "runs again if lost".to_owned(),
+        OnLost::Fail => "ends if lost".to_owned(),
+    });
+    match spec.priority {
+        Priority::Normal => {}
+        Priority::High => words.push("high priority".to_owned()),
+        Priority::Low => words.push("low priority".to_owned()),
+    }
+    if let Some(ms) = spec.timeout_ms {
+        let limit = span(std::time::Duration::from_millis(ms));
+        words.push(format!("time-out {limit}"));
+    }
+    words.join(", ")
+}
+
+/// The attempts, the last one first: the newest is what matters where there is little room.
+fn attempts(model: &Model, job: &Job) -> Vec<Line<'static>> {
+    let mut told: Vec<Line<'static>> = job
+        .attempts
+        .iter()
+        .rev()
+        .take(ATTEMPTS)
+        .map(|attempt| tried(model, job, attempt))
+        .collect();
+    let earlier = job.attempts.len().saturating_sub(ATTEMPTS);
+    if earlier > 0 {
+        told.push(fact(model, "", &format!("{earlier} attempts before these")));
+    }
+    told
+}
+
+fn tried(model: &Model, job: &Job, attempt: &Attempt) -> Line<'static> {
+    let clock = |time: Time| words::clock(time, &model.zone);
+    let from = attempt.started_at.unwrap_or(attempt.claimed_at);
+    let times = match attempt.ended_at {
+        Some(ended) => format!(
+            "{} to {}, {}",
+            clock(from),
+            clock(ended),
+            span(ended.since(from))
+        ),
+        None => format!("since {}", clock(from)),
+    };
+    let open = job.state.open().is_some_and(|o| o.attempt == attempt.id);
+    let how = match (&attempt.outcome, open, model.is_dated()) {
+        (Some(outcome), _, _) => words::outcome(Some(outcome)),
+        (None, true, true) => "ran when last heard".to_owned(),
+        (None, _, _) => "runs".to_owned(),
+    };
+    let wrote = attempt.output.stdout.bytes + attempt.output.stderr.bytes;
+    let wrote = match (attempt.outcome.is_some(), wrote) {
+        (true, n) if n > 0 => format!(", wrote {}", text::bytes(n)),
+        _ => String::new(),
+    };
+    let text = format!("{} {how}, {times}{wrote}", attempt.machine);
+    let mut line = fact(model, &format!("attempt {}", attempt.no), &text);
+    line.spans.push(Span::styled(
+        format!("  token {}", attempt.token),
+        model.look.style(Role::Dim),
+    ));
+    line
+}
+
+/// What its journal tells, newest first.
+fn journal(model: &Model, job: &Job, area: Rect, buf: &mut Buffer) {
+    let title = "Journal";
+    let right = format!("times in {}", words::zone(model));
+    let inner = widget::pane(buf, area, model.look, false, title, &right);
+    let mut rows = events::of_job(model, job, usize::from(inner.height) + 1);
+    if rows.is_empty() {
+        rows.push(part(model, "its events are no longer kept here"));
+    }
+    lines(model, buf, inner, &rows);
+}
