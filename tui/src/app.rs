@@ -138,6 +138,8 @@ struct App {
     input: Input,
     frames: Frames,
     second: Instant,
+    /// When something that is drawn moves by itself.
+    motion: Option<Instant>,
 }
 
 /// Shows the model until the person leaves or a signal comes.
@@ -165,6 +167,7 @@ pub(crate) async fn drive(
             ..Frames::default()
         },
         second: Instant::now(),
+        motion: None,
     };
     loop {
         let wake = app.wait(&mut signals, &mut job_control).await?;
@@ -240,7 +243,8 @@ impl App {
     /// When something changes by itself, before the next second begins.
     fn wakes(&self) -> Option<Instant> {
         let hint = self.model.ui.wakes_in(self.clock.now());
-        hint.map(|left| Instant::now() + left)
+        let hint = hint.map(|left| Instant::now() + left);
+        [hint, self.motion].into_iter().flatten().min()
     }
 
     fn measure(&mut self) -> Result<Option<Leave>, TuiError> {
@@ -261,6 +265,8 @@ impl App {
             .map_err(TuiError::Terminal)?;
         let done = Instant::now();
         self.model.own.frame(done - begun, bytes);
+        let motion = view::next_motion(&self.model);
+        self.motion = motion.map(|left| done + left);
         self.frames = Frames {
             dirty: false,
             urgent: false,

@@ -20,6 +20,7 @@ mod terminal;
 mod tests;
 mod text;
 mod theme;
+mod topology;
 mod ui;
 mod update;
 mod view;

@@ -16,6 +16,7 @@ pub(crate) use crate::link::{Gap, Link, Phase};
 use crate::log::{self, Log};
 use crate::own::Own;
 use crate::theme::Look;
+use crate::topology::Topology;
 use crate::ui::Ui;
 
 /// Marks among the events that the console itself made.
@@ -243,6 +244,8 @@ pub(crate) struct Model {
     pub(crate) own: Own,
     /// How much may move by itself.
     pub(crate) motion: Motion,
+    /// How the fleet is drawn.
+    pub(crate) topology: Topology,
 }
 
 impl Model {
@@ -271,6 +274,7 @@ impl Model {
             ui: Ui::new(),
             own: Own::default(),
             motion: Motion::Full,
+            topology: Topology::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use fleet_contract::machine::{Cause, Degraded, MachineState, Presence, Service};
 use fleet_contract::outcome::Outcome;
 use fleet_contract::projection::Fact;
 use fleet_contract::record::Next;
+use fleet_contract::stat::Stat;
 use fleet_contract::time::Time;
 use serde_json::json;
 
@@ -153,15 +154,60 @@ impl Many {
                 MachineState::Lost => 60 + self.dice.seconds(600),
                 MachineState::Stale => 9 + self.dice.seconds(6),
                 MachineState::Offline => 900 + self.dice.seconds(80_000),
-                _ => self.dice.seconds(5),
+                // As the next beats continue it.
+                _ => i64::try_from(no as u64 % BEAT).unwrap_or(0),
             };
             let mut presence = presence;
             if state == MachineState::Lost {
                 presence.lost_at = Some(before(now, ago - 1));
             }
+            for past in (1..=self.past()).rev() {
+                let mut then = presence.clone();
+                then.load.load *= self.dice.below(90) as f64 / 60.0;
+                then.lost_at = None;
+                then.service = Service::Up;
+                facts.push(self.script.beat(before(now, ago + past * 10), then));
+            }
             facts.push(self.script.beat(before(now, ago), presence));
         }
+        facts.extend(self.counted(now));
         facts
+    }
+
+    /// How many samples of load a machine has behind it.
+    fn past(&self) -> i64 {
+        match self.machines.len() {
+            0..=40 => 20,
+            41..=400 => 6,
+            _ => 1,
+        }
+    }
+
+    /// What machines counted in the last second: those that run something tell it.
+    fn counted(&mut self, now: Time) -> Vec<Fact> {
+        let mut counted = Vec::new();
+        for (state, presence) in &self.machines {
+            let used = u64::from(presence.load.slots_used);
+            if used == 0 || !matches!(state, MachineState::Up | MachineState::Degraded) {
+                continue;
+            }
+            let bits = Dice(presence.load.slots_used.into()).next();
+            let chunks = used * (1 + bits % 9) + self.dice.below(4);
+            let stat = Stat {
+                interval_ms: 1000,
+                tickets: self.dice.below(used / 2 + 2),
+                records: self.dice.below(used + 1),
+                chunks,
+                events: 0,
+                bytes_out: chunks * 380,
+            };
+            counted.push(Fact::Stat {
+                machine: presence.machine.clone(),
+                stat,
+                at: now,
+            });
+        }
+        counted
     }
 
     fn play(&mut self, at: Time, n: u32, step: Do) -> Option<Fact> {
@@ -341,6 +387,7 @@ impl Many {
             let presence = presence.clone();
             facts.push(self.script.beat(now, presence));
         }
+        facts.extend(self.counted(now));
         facts
     }
 }

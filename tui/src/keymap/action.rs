@@ -24,6 +24,13 @@ pub(crate) enum Action {
     Last,
     Left,
     Right,
+    /// The machine to the left, and to the right, where the fleet is drawn.
+    CellLeft,
+    CellRight,
+    /// The fleet drawn nearer, farther, and as fits.
+    ZoomIn,
+    ZoomOut,
+    ZoomFit,
     Open,
     Back,
     Follow,

@@ -159,6 +159,46 @@ pub(crate) static KEYMAP: &[Binding] = &[
     )
     .short("follow"),
     row(
+        "cell_left",
+        &["Left", "h"],
+        Action::CellLeft,
+        Group::Move,
+        "the machine to the left, where the fleet is drawn",
+    )
+    .at(Place::List),
+    row(
+        "cell_right",
+        &["Right", "l"],
+        Action::CellRight,
+        Group::Move,
+        "the machine to the right, where the fleet is drawn",
+    )
+    .at(Place::List),
+    row(
+        "zoom_in",
+        &["+"],
+        Action::ZoomIn,
+        Group::Move,
+        "the fleet nearer: more of each machine",
+    )
+    .at(Place::List),
+    row(
+        "zoom_out",
+        &["-"],
+        Action::ZoomOut,
+        Group::Move,
+        "the fleet from farther away: more machines",
+    )
+    .at(Place::List),
+    row(
+        "zoom_fit",
+        &["="],
+        Action::ZoomFit,
+        Group::Move,
+        "the fleet as near as all machines fit",
+    )
+    .at(Place::List),
+    row(
         "left",
         &["Left", "h"],
         Action::Left,

@@ -6,6 +6,7 @@ mod bus;
 mod bytes;
 mod keys;
 mod snapshots;
+mod topology;
 
 use std::time::Duration;
 

@@ -65,7 +65,7 @@ fn picture(model: &mut Model) -> String {
     out
 }
 
-fn check(name: &str, mut model: Model) {
+pub(super) fn check(name: &str, mut model: Model) {
     let found = picture(&mut model);
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("src/tests/snapshots")

@@ -4,7 +4,7 @@ use crate::keymap::Action;
 use crate::model::{Cmd, Model, Pane, Screen};
 use crate::ui::Popup;
 
-use super::{log, open, select};
+use super::{log, open, select, topology};
 
 /// Does it; what is to be done outside.
 pub(super) fn act(model: &mut Model, action: Action, _free: Option<char>) -> Vec<Cmd> {
@@ -29,6 +29,9 @@ pub(super) fn act(model: &mut Model, action: Action, _free: Option<char>) -> Vec
         Action::PageDown => select::scroll(model, select::page(model)),
         Action::First => select::scroll(model, i64::MIN),
         Action::Last => select::scroll(model, i64::MAX),
+        Action::CellLeft => topology::step(model, 0, -1),
+        Action::CellRight => topology::step(model, 0, 1),
+        Action::ZoomIn | Action::ZoomOut | Action::ZoomFit => topology::zoom(model, action),
         Action::Left => log::sideways(model, false),
         Action::Right => log::sideways(model, true),
         Action::Wrap => log::wrap(model),

@@ -7,6 +7,7 @@ mod log;
 mod mouse;
 mod open;
 mod select;
+mod topology;
 
 use fleet_contract::ids::JobId;
 use fleet_contract::projection::{Fleet, Limits};

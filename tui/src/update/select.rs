@@ -2,7 +2,7 @@
 
 use fleet_contract::ids::JobId;
 
-use super::log;
+use super::{log, topology};
 use crate::model::{Detail, Model, Pane};
 use crate::ui::Popup;
 
@@ -13,6 +13,7 @@ pub(super) fn page(model: &Model) -> i64 {
 
 /// Moves in what has the focus.
 pub(super) fn scroll(model: &mut Model, by: i64) {
+    let in_drawing = topology::has_focus(model);
     match (&mut model.ui.popup, &mut model.detail) {
         (Some(Popup::Help), _) | (None, Some(Detail::Machine(_))) => {}
         (Some(Popup::Why(top)), _) => {
@@ -20,6 +21,7 @@ pub(super) fn scroll(model: &mut Model, by: i64) {
             *top = top.saturating_add_signed(by).min(1000);
         }
         (None, Some(Detail::Job(_))) => log::scroll(model, by),
+        (None, None) if in_drawing => topology::step(model, by, 0),
         (None, None) => select(model, by),
     }
 }

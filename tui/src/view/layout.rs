@@ -3,7 +3,7 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use super::header;
+use super::{header, topology};
 use crate::model::{Model, Pane, Screen};
 
 /// Below so many columns or rows there is a line of words.
@@ -30,6 +30,8 @@ pub(crate) struct Places {
     pub(crate) panes: Vec<(Pane, Rect)>,
     /// The few lines about the selected job.
     pub(crate) selected: Option<Rect>,
+    /// The line about the last hour.
+    pub(crate) strip: Option<Rect>,
 }
 
 /// Where everything is in `area`.
@@ -69,18 +71,17 @@ fn fleet(model: &Model, whole: Rect, places: &mut Places) {
         places.panes.push((model.pane, body));
         return;
     }
-    let machines = u16::try_from(model.fleet.machines().len()).unwrap_or(u16::MAX);
-    let wanted = machines.max(1).saturating_add(2);
-    let most = if whole.width < WIDE {
-        body.height / 3
-    } else {
-        body.height * 2 / 5
-    };
     let selected = if whole.height >= ROOMY { 4 } else { 0 };
-    let [top, middle, bottom] = Layout::vertical([
-        Constraint::Length(wanted.clamp(3, most.max(3))),
+    let most = if whole.width < WIDE {
+        (body.height - 1) * 2 / 5
+    } else {
+        (body.height - selected - 1) * 4 / 7
+    };
+    let [top, middle, bottom, strip] = Layout::vertical([
+        Constraint::Length(topology::wanted(model, body.width, most.max(3))),
         Constraint::Fill(1),
         Constraint::Length(selected),
+        Constraint::Length(1),
     ])
     .areas(body);
     let halves = if whole.width < WIDE {
@@ -91,4 +92,5 @@ fn fleet(model: &Model, whole: Rect, places: &mut Places) {
     let [jobs, events] = halves.areas(middle);
     places.panes = Pane::FLEET.into_iter().zip([top, jobs, events]).collect();
     places.selected = (selected > 0).then_some(bottom);
+    places.strip = Some(strip);
 }

@@ -13,21 +13,30 @@ mod link;
 mod machines;
 mod path;
 mod popup;
+mod selected;
 mod small;
 mod spark;
 mod table;
+mod strip;
+mod topology;
 mod why;
 mod words;
+
+use std::time::Duration;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::model::{Detail, Model, Pane};
+use crate::model::{Detail, Model, Pane, Screen};
 use crate::ui::Popup;
 
 pub(crate) use detail::{log_inside, log_room};
 pub(crate) use layout::places;
 pub(crate) use small::counts;
+pub(crate) use topology::roster::Entry;
+pub(crate) use topology::{Scene, inside, zoom};
+#[cfg(test)]
+pub(crate) use topology::{draw as topology_alone, pulse::CELLS_MAX};
 pub(crate) use words::clock;
 
 /// Draws everything.
@@ -52,7 +61,10 @@ pub(crate) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
         }
     }
     if let Some(area) = places.selected {
-        detail::selected(model, area, buf);
+        selected::draw(model, area, buf);
+    }
+    if let Some(area) = places.strip {
+        strip::draw(model, area, buf);
     }
     match &model.ui.popup {
         Some(Popup::Help) => help::draw(model, places.body, buf),
@@ -64,8 +76,22 @@ pub(crate) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
     }
 }
 
+/// How long until something on the screen moves by itself; none where nothing does.
+pub(crate) fn next_motion(model: &Model) -> Option<Duration> {
+    let (width, height) = model.size;
+    if model.screen != Screen::Fleet || model.detail.is_some() {
+        return None;
+    }
+    let places = places(model, Rect::new(0, 0, width, height));
+    let machines = places.panes.iter().find(|(p, _)| *p == Pane::Machines);
+    machines.and_then(|(_, area)| topology::next_motion(model, *area))
+}
+
 fn pane(model: &Model, pane: Pane, focused: bool, area: Rect, buf: &mut Buffer) {
     match pane {
+        Pane::Machines if model.screen == Screen::Fleet => {
+            topology::draw(model, focused, area, buf);
+        }
         Pane::Machines => machines::draw(model, focused, area, buf),
         Pane::Dispatches => dispatches::draw(model, focused, area, buf),
         Pane::Events => events::draw(model, focused, area, buf),

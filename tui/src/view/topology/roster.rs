@@ -1,0 +1,113 @@
+//! Which machines there are to draw, worst first, and by site.
+
+use std::collections::BTreeMap;
+
+use fleet_contract::ids::MachineId;
+use fleet_contract::machine::MachineState;
+use fleet_contract::projection::Machine;
+use fleet_contract::record::StateWord;
+
+use super::facts;
+use super::pulse::Flow;
+use crate::model::Model;
+
+/// The label that says where a machine is.
+const SITE: &str = "site";
+/// What machines without that label are called together.
+const NO_SITE: &str = "no site";
+
+/// A machine and its state.
+pub(crate) type Entry<'a> = (MachineState, &'a Machine);
+
+/// Machines of a site, worst first.
+#[derive(Debug)]
+pub(crate) struct Group<'a> {
+    /// The site, as its label says.
+    pub(crate) name: &'a str,
+    /// Its machines.
+    pub(crate) machines: Vec<Entry<'a>>,
+    /// How many are in each state, in the order of [`MachineState::ALL`].
+    pub(crate) counts: [usize; MachineState::ALL.len()],
+}
+
+impl Group<'_> {
+    /// How many want attention.
+    pub(crate) fn bad(&self) -> usize {
+        self.counts[..=MachineState::Degraded as usize].iter().sum()
+    }
+}
+
+/// Every machine that is to be drawn, worst first, then by name.
+pub(crate) fn all(model: &Model) -> Vec<Entry<'_>> {
+    model.fleet.machines_worst_first(model.as_of())
+}
+
+/// The same by site, the worst site first.
+pub(crate) fn groups<'a>(all: &[Entry<'a>]) -> Vec<Group<'a>> {
+    let mut by_name: BTreeMap<&str, Group<'a>> = BTreeMap::new();
+    for (state, machine) in all {
+        let name = site(machine);
+        let group = by_name.entry(name).or_insert_with(|| Group {
+            name,
+            machines: Vec::new(),
+            counts: [0; MachineState::ALL.len()],
+        });
+        group.machines.push((*state, machine));
+        group.counts[*state as usize] += 1;
+    }
+    let mut groups: Vec<_> = by_name.into_values().collect();
+    // By name already: this order is kept among sites that are equally bad.
+    groups.sort_by_key(|g| {
+        let [lost, stale, degraded, ..] = g.counts;
+        std::cmp::Reverse((lost, stale, degraded))
+    });
+    groups
+}
+
+/// The site of a machine.
+pub(super) fn site(machine: &Machine) -> &str {
+    let site = machine.presence.labels.get(SITE).map(String::as_str);
+    site.filter(|s| !s.is_empty()).unwrap_or(NO_SITE)
+}
+
+/// What flows between a machine and the hub, as far as it is known now.
+pub(super) fn flow(model: &Model, machine: &MachineId) -> Option<Flow> {
+    if facts::dated(model) {
+        return None;
+    }
+    let traffic = model.fleet.traffic(machine, model.as_of());
+    traffic.map(Flow::of)
+}
+
+/// What flows between each of these sites and the hub.
+pub(super) fn flows(model: &Model, groups: &[Group<'_>]) -> Vec<Option<Flow>> {
+    if facts::dated(model) {
+        return vec![None; groups.len()];
+    }
+    let mut by_name: BTreeMap<&str, Flow> = BTreeMap::new();
+    for (id, traffic) in model.fleet.all_traffic(model.as_of()) {
+        if let Some(machine) = model.fleet.machines().get(id) {
+            by_name
+                .entry(site(machine))
+                .or_default()
+                .add(Flow::of(traffic));
+        }
+    }
+    groups
+        .iter()
+        .map(|g| by_name.get(g.name).copied())
+        .collect()
+}
+
+/// Whether a machine runs nothing.
+pub(super) fn is_idle(machine: &Machine) -> bool {
+    machine.presence.load.slots_used == 0
+}
+
+/// How many jobs wait for this very machine.
+pub(super) fn waiting(model: &Model, machine: &MachineId) -> usize {
+    let at = model.fleet.jobs_at(machine);
+    at.map_or(0, |at| {
+        at.count(StateWord::Queued) + at.count(StateWord::Backoff)
+    })
+}
