@@ -162,9 +162,10 @@ fn without_traffic_no_pulse_is_drawn_and_nothing_wakes_the_console() {
 fn nothing_moves_where_nothing_should() {
     let moving = |model: &Model| {
         let mut model = model.clone();
-        let first = draw(&model, 120, 36);
+        let on_screen = model.screen == crate::model::Screen::Fleet;
+        let first = drawn(&model, 120, 16);
         model.now = model.now.plus(Duration::from_millis(600));
-        let moved = changed(&first, &draw(&model, 120, 36)) > 0;
+        let moved = on_screen && changed(&first, &drawn(&model, 120, 16)) > 0;
         assert_eq!(moved, view::next_motion(&model).is_some());
         moved
     };
@@ -180,7 +181,8 @@ fn nothing_moves_where_nothing_should() {
     update(&mut away, now(), Msg::Focus(true));
     assert!(moving(&away));
     let mut slow = base.clone();
-    slow.link.hub_seq = slow.fleet.journal_seq() + 1204;
+    let stored = now();
+    slow.link.lag = Some(crate::link::Lag { left: 1204, stored });
     assert!(!moving(&slow));
     let mut elsewhere = base.clone();
     press(&mut elsewhere, KeyCode::Char('2'));

@@ -21,7 +21,7 @@ pub(super) fn hub_machine(_model: &Model) -> Option<&MachineId> {
 
 /// Whether what is shown may be no longer true, or not yet.
 pub(super) fn dated(model: &Model) -> bool {
-    model.phase() != Phase::Live
+    !matches!(model.phase(), Phase::Live | Phase::Slow { .. })
 }
 
 /// What the hub is called.

@@ -20,8 +20,8 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr;
 
-use super::{dispatches, words};
-use crate::model::{Model, Phase};
+use super::{dispatches, link, words};
+use crate::model::Model;
 use crate::text;
 use crate::theme::Role;
 use crate::topology::Zoom;
@@ -106,11 +106,9 @@ pub(crate) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         return;
     }
     if scene.all.is_empty() {
-        let text = match model.phase() {
-            Phase::Live => "no machines yet: fleet up starts this one, fleet agent run another",
-            phase => dispatches::not_known(phase),
-        };
-        return dispatches::teach(buf, inner, look, text);
+        let none = "no machines yet: fleet up starts this one, fleet agent run another";
+        let text = link::empty(model, 0, none);
+        return dispatches::teach(buf, inner, look, &text);
     }
     let below = match scene.zoom {
         Zoom::Cards => cards::draw(model, &scene, focused, inner, buf),

@@ -23,8 +23,6 @@ pub(crate) const CELLS_MAX: usize = 2 * MOVING;
 const ALL_MAX: usize = 96;
 /// Fewest cells of a lane for each pulse on it.
 const SPACING: usize = 4;
-/// A console so many records behind shows nothing that moves.
-const BEHIND_MAX: u64 = 100;
 
 /// What flows on one lane.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -64,7 +62,7 @@ impl Flow {
 
 /// Time between two steps; none where nothing may move.
 pub(super) fn period(model: &Model) -> Option<Duration> {
-    let calm = model.phase() == Phase::Live && model.behind() <= BEHIND_MAX && model.ui.focused;
+    let calm = model.phase() == Phase::Live && model.ui.focused;
     model.motion.period().filter(|_| calm)
 }
 
