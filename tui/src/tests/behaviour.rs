@@ -161,7 +161,7 @@ fn what_is_shown_while_the_bus_is_down_is_dated_and_the_gap_is_marked() {
         "BUS DOWN 00:12",
         "AS OF 12:04:31",
         "nothing below is live",
-        "? forge   last ● up",
+        "? forge last ● up",
         "was running",
         "unknown for 13 s",
         "── bus down after record 29",
@@ -195,7 +195,7 @@ fn a_hub_that_does_not_answer_is_not_believed() {
     assert!(text.contains("NO ANSWER 00:09"), "{text}");
     assert!(text.contains("AS OF 12:04:31"), "{text}");
     // The machines did not become stale: nobody knows.
-    assert!(text.contains("? forge   last ● up"), "{text}");
+    assert!(text.contains("? forge last ● up"), "{text}");
     let rtt = Duration::from_millis(3);
     let journal_seq = 0;
     update(&mut model, later(9), Msg::Probe { rtt, journal_seq });

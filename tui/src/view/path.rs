@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fleet_contract::job::{Attempt, Job, JobState};
 use fleet_contract::outcome::Outcome;
+use fleet_contract::projection::EventKey;
 use fleet_contract::record::StateWord;
 use fleet_contract::time::Time;
 use ratatui::text::{Line, Span};
@@ -17,6 +18,11 @@ use crate::theme::{Look, Role};
 
 /// Attempts that are told hop by hop; earlier ones are counted.
 const ATTEMPTS: usize = 3;
+
+/// Events that are looked through for when the hub stored a record.
+const LOOK: usize = 2000;
+/// How far two clocks may be apart for that.
+const APART: Duration = Duration::from_secs(10);
 
 /// A place on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +44,16 @@ pub(crate) fn stops(model: &Model, job: &Job) -> Vec<Stop> {
         took: None,
     }];
     let mut at = job.spec.submitted_at;
+    // Where the hub's own time of a record is still known, what follows goes by one clock.
+    let stored = stored(model, job, at, StateWord::Queued.as_str());
+    if let Some(stored) = stored {
+        stops.push(Stop {
+            name: "hub".to_owned(),
+            role: Role::Plain,
+            took: Some(stored.since(at)),
+        });
+        at = stored;
+    }
     let earlier = job.attempts.len().saturating_sub(ATTEMPTS);
     if let Some(last) = earlier.checked_sub(1).and_then(|no| job.attempts.get(no)) {
         let to = last.ended_at.unwrap_or(last.claimed_at);
@@ -52,12 +68,23 @@ pub(crate) fn stops(model: &Model, job: &Job) -> Vec<Stop> {
         at = to;
     }
     for attempt in job.attempts.iter().skip(earlier) {
+        let claimed = stored
+            .filter(|_| attempt.no == 1)
+            .and_then(|_| self::stored(model, job, attempt.claimed_at, "claimed"));
         stops.push(Stop {
             name: attempt.machine.to_string(),
             role: Role::Plain,
-            took: Some(attempt.claimed_at.since(at)),
+            took: Some(claimed.unwrap_or(attempt.claimed_at).since(at)),
         });
         at = attempt.claimed_at;
+        if let Some(started) = attempt.started_at.filter(|started| *started > at) {
+            stops.push(Stop {
+                name: "started".to_owned(),
+                role: Role::Plain,
+                took: Some(started.since(at)),
+            });
+            at = started;
+        }
         if let Some(ended) = attempt.ended_at {
             stops.push(ended_stop(look, attempt, ended.since(at)));
             at = ended;
@@ -65,6 +92,20 @@ pub(crate) fn stops(model: &Model, job: &Job) -> Vec<Stop> {
     }
     stops.extend(now(model, job, at));
     stops
+}
+
+/// When the hub stored what a job was told at about this time, if that is still known.
+fn stored(model: &Model, job: &Job, about: Time, word: &str) -> Option<Time> {
+    let apart = i64::try_from(APART.as_micros()).unwrap_or(0);
+    let from = EventKey {
+        stored: Time::from_micros(about.as_micros().saturating_sub(apart)),
+        of_journal: false,
+        seq: 0,
+    };
+    let near = model.fleet.events().range(from..).take(LOOK);
+    near.take_while(|(key, _)| key.stored <= about.plus(APART))
+        .find(|(_, event)| event.job == Some(job.id) && event.word == word)
+        .map(|(key, _)| key.stored)
 }
 
 fn ended_stop(look: Look, attempt: &Attempt, took: Duration) -> Stop {

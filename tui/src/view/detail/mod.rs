@@ -1,5 +1,4 @@
-//! What is opened over a screen: one job with its output, or one machine; and the few lines about
-//! the selected job.
+//! What is opened over a screen: one job with its output, or one machine.
 
 mod job;
 mod log;
@@ -11,7 +10,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::{path, table, words};
+use super::{table, words};
 use crate::model::Model;
 use crate::text;
 use crate::theme::Role;
@@ -47,7 +46,7 @@ fn lines(model: &Model, buf: &mut Buffer, area: Rect, lines: &[Line<'_>]) {
 }
 
 /// The state in glyph and word, then what there is to know beside it.
-fn state_line(model: &Model, job: &Job, width: u16) -> Line<'static> {
+pub(super) fn state_line(model: &Model, job: &Job, width: u16) -> Line<'static> {
     let word = job.state.word();
     let (glyph, role) = model.look.job(word);
     let style = model.look.style(role);
@@ -72,24 +71,4 @@ fn state_line(model: &Model, job: &Job, width: u16) -> Line<'static> {
         Span::styled(since, model.look.style(Role::Dim)),
         Span::raw(note),
     ])
-}
-
-/// The selected job in two lines.
-pub(super) fn selected(model: &Model, area: Rect, buf: &mut Buffer) {
-    let look = model.look;
-    let Some(job) = model.selected_job().and_then(|id| model.fleet.job(id)) else {
-        let inner = widget::pane(buf, area, look, false, "Selected", "");
-        return table::teach(buf, inner, look, "nothing to select yet");
-    };
-    let id = words::prefix(&model.fleet, job.id);
-    let title = format!("Selected {} {id} {}", look.dot(), words::title(job));
-    let title = text::escape(&title);
-    let inner = widget::pane(buf, area, look, false, &title, "Enter opens its log  w why");
-    let both = [
-        state_line(model, job, inner.width),
-        path::line(model, job, usize::from(inner.width)),
-    ];
-    for (y, line) in (0..inner.height).zip(&both) {
-        widget::line(buf, inner, y, line);
-    }
 }

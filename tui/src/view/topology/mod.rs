@@ -20,7 +20,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr;
 
-use super::{dispatches, link, words};
+use super::{link, table, words};
 use crate::model::Model;
 use crate::text;
 use crate::theme::Role;
@@ -108,7 +108,7 @@ pub(crate) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     if scene.all.is_empty() {
         let none = "no machines yet: fleet up starts this one, fleet agent run another";
         let text = link::empty(model, 0, none);
-        return dispatches::teach(buf, inner, look, &text);
+        return table::teach(buf, inner, look, &text);
     }
     let below = match scene.zoom {
         Zoom::Cards => cards::draw(model, &scene, focused, inner, buf),
