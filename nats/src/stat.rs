@@ -8,6 +8,7 @@ use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES, WireError};
 use fleet_contract::event::kind;
 use fleet_contract::ids::MachineId;
 use fleet_contract::stat::{STAT_KIND, Stat};
+use futures_util::StreamExt;
 use tokio::sync::Notify;
 
 use crate::bus::{Bus, BusError};
@@ -90,11 +91,40 @@ impl Bus {
     }
 }
 
+/// A summary, and whose it is.
+pub type Told = (MachineId, Stat);
+
+/// Hears what all machines tell, from now on. Bounded by the connection: what comes while too much
+/// waits is dropped and counted there.
+#[derive(Debug)]
+pub struct Heard(async_nats::Subscriber);
+
+impl Heard {
+    /// The next summary, or why it is none; nothing once the connection is closed for good.
+    pub async fn next(&mut self) -> Option<Result<Told, WireError>> {
+        let message = self.0.next().await?;
+        Some(decode_stat(&message.subject, &message.payload))
+    }
+}
+
+impl Bus {
+    /// Hears what all machines tell.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn hear_stats(&self) -> Result<Heard, BusError> {
+        let heard = self.client().subscribe(subject::STATS).await;
+        heard
+            .map(Heard)
+            .map_err(|e| BusError::Closed(e.to_string()))
+    }
+}
+
 /// A summary, and whose it is: only the machine itself may publish on its subject.
 ///
 /// # Errors
 /// `Malformed`, `Oversize`, `UnknownKind`.
-pub fn decode_stat(subject: &str, payload: &[u8]) -> Result<(MachineId, Stat), WireError> {
+pub fn decode_stat(subject: &str, payload: &[u8]) -> Result<Told, WireError> {
     let machine = subject::parse_stat(subject)
         .ok_or_else(|| WireError::Malformed(format!("no machine's subject: {subject}")))?;
     let (_, stat) = envelope::decode(payload, STAT_KIND, MESSAGE_MAX_BYTES)?;

@@ -12,6 +12,7 @@ use rustix::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::bus::BusMsg;
 use crate::model::{Cmd, Model, Msg};
 use crate::source::Source;
 use crate::terminal::{Input, Screen};
@@ -282,6 +283,7 @@ impl App {
         }
         let facts = match &msg {
             Msg::Facts { facts, .. } => facts.len() as u64,
+            Msg::Bus(BusMsg::Stats { facts, .. }) => facts.len() as u64,
             _ => 0,
         };
         self.frames.dirty = true;

@@ -5,6 +5,7 @@
 //! terminal knows the terminal, and nothing but the loop reads a clock.
 
 mod app;
+mod bus;
 mod columns;
 #[cfg(any(test, feature = "demo"))]
 pub mod demo;

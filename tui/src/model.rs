@@ -11,6 +11,7 @@ use fleet_nats::output::Chunk;
 use jiff::tz::TimeZone;
 
 use crate::Motion;
+use crate::bus::{BusHealth, BusMsg};
 use crate::keymap::Place;
 pub(crate) use crate::link::{Gap, Link, Phase};
 use crate::log::{self, Log};
@@ -70,6 +71,8 @@ pub(crate) enum Msg {
     },
     /// All output that was there has come.
     LogCaughtUp(JobId),
+    /// What the bus tells about itself.
+    Bus(BusMsg),
     /// A key.
     Key(crossterm::event::KeyEvent),
     /// The mouse.
@@ -107,6 +110,8 @@ pub(crate) enum Cmd {
     OpenLog(JobId),
     /// Follow no output.
     CloseLog,
+    /// Ask the hub more often how it is, or no longer so.
+    WatchHub(bool),
 }
 
 /// The screens.
@@ -240,6 +245,8 @@ pub(crate) struct Model {
     pub(crate) detail: Option<Detail>,
     /// What the person is in the middle of.
     pub(crate) ui: Ui,
+    /// What is known of the bus itself.
+    pub(crate) bus: BusHealth,
     /// What the console itself costs.
     pub(crate) own: Own,
     /// How much may move by itself.
@@ -272,6 +279,7 @@ impl Model {
             event: None,
             detail: None,
             ui: Ui::new(),
+            bus: BusHealth::default(),
             own: Own::default(),
             motion: Motion::Full,
             topology: Topology::default(),

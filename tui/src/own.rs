@@ -54,7 +54,6 @@ impl Own {
         self.folding += took;
     }
 
-    #[allow(dead_code, reason = "for the screen that shows what the console costs")]
     /// How long 99 of 100 of the last frames took at most; none before the first.
     pub(crate) fn p99_frame(&self) -> Option<Duration> {
         let mut all: Vec<u32> = self.recent.iter().copied().collect();

@@ -1,6 +1,7 @@
 //! A made-up fleet to look at where there is none: for the example, for pictures of states that
 //! are hard to come by, and for the tests of the views. No part of the program.
 
+pub(crate) mod hub;
 mod many;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 
 use crate::app::Clock;
+use crate::bus::BusMsg;
 use crate::model::{Cmd, Model, Msg, Reader};
 use crate::source::Source;
 use crate::theme::Look;
@@ -335,7 +337,7 @@ pub(crate) fn output(n: u8, seq: u64, stream: OutputStream, text: &str) -> Chunk
     }
 }
 
-/// Shows the made-up fleet. `situation` is `live`, `down`, `empty`, `catching-up`, `panic`, or
+/// Shows the made-up fleet. `situation` is `live`, `down`, `troubled` (its hub is), `empty`, `catching-up`, `panic`, or
 /// `fleet:300` for one of 300 machines, also `down:300` and `catching-up:300`.
 ///
 /// # Errors
@@ -422,6 +424,12 @@ async fn play(
         journal_seq: many.as_ref().map_or(script.seq, Many::journal_seq),
     })
     .await?;
+    let stats = match situation {
+        "troubled" => hub::troubled(clock.now()),
+        _ => hub::well(clock.now()),
+    };
+    msgs.send(Msg::Bus(BusMsg::Hub(Ok(Box::new(stats)))))
+        .await?;
     if situation.starts_with("down") {
         msgs.send(link(false)).await?;
     }

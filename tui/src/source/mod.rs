@@ -3,6 +3,7 @@
 //! dropped. After an outage each reader goes on after the last message that it delivered.
 
 mod gaps;
+mod hub;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -137,13 +138,13 @@ async fn run(link: Link, msgs: mpsc::Sender<Msg>, mut cmds: mpsc::Receiver<Cmd>)
     let bus = Bus::new(&link);
     let mut status = link.status();
     let positions = Positions::default();
-    let mut log = None;
+    let mut wants = Wants::default();
     loop {
-        let Ok(connects) = until_up(&link, &msgs, &mut status, &mut cmds, &mut log).await else {
+        let Ok(connects) = until_up(&link, &msgs, &mut status, &mut cmds, &mut wants).await else {
             return;
         };
         let error = tokio::select! {
-            ended = read(&bus, &msgs, &mut cmds, &mut log, &positions) => match ended {
+            ended = read(&bus, &msgs, &mut cmds, &mut wants, &positions, link.status()) => match ended {
                 Ended::Gone => return,
                 Ended::Failed(error) => Some(error),
             },
@@ -170,7 +171,7 @@ async fn until_up(
     msgs: &mpsc::Sender<Msg>,
     status: &mut watch::Receiver<LinkStatus>,
     cmds: &mut mpsc::Receiver<Cmd>,
-    log: &mut Option<JobId>,
+    wants: &mut Wants,
 ) -> Result<u64, Gone> {
     let mut ready = std::pin::pin!(link.ready());
     loop {
@@ -207,16 +208,36 @@ async fn until_up(
                     }
                 }
             }
-            cmd = cmds.recv() => want(log, cmd.ok_or(Gone)?),
+            cmd = cmds.recv() => {
+                wants.take(&cmd.ok_or(Gone)?);
+            }
         }
     }
 }
 
-fn want(log: &mut Option<JobId>, cmd: Cmd) {
-    match cmd {
-        Cmd::OpenLog(job) => *log = Some(job),
-        Cmd::CloseLog => *log = None,
-        Cmd::Quit | Cmd::QuitKeeping | Cmd::Suspend | Cmd::Copy(_) | Cmd::Mouse(_) => {}
+/// What the person wants to see.
+#[derive(Debug, Default)]
+struct Wants {
+    log: Option<JobId>,
+    /// Whether the hub itself is looked at.
+    hub: watch::Sender<bool>,
+}
+
+impl Wants {
+    /// Takes in a command. Whether output is to be read anew.
+    fn take(&mut self, cmd: &Cmd) -> bool {
+        match cmd {
+            Cmd::OpenLog(job) => self.log = Some(*job),
+            Cmd::CloseLog => self.log = None,
+            Cmd::WatchHub(on) => {
+                self.hub.send_replace(*on);
+                return false;
+            }
+            Cmd::Quit | Cmd::QuitKeeping | Cmd::Suspend | Cmd::Copy(_) | Cmd::Mouse(_) => {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -233,8 +254,9 @@ async fn read(
     bus: &Bus,
     msgs: &mpsc::Sender<Msg>,
     cmds: &mut mpsc::Receiver<Cmd>,
-    log: &mut Option<JobId>,
+    wants: &mut Wants,
     positions: &Positions,
+    status: watch::Receiver<LinkStatus>,
 ) -> Ended {
     let usage = match probe(bus, msgs).await {
         Ok(usage) => usage,
@@ -258,8 +280,11 @@ async fn read(
             journal(bus, msgs, positions, clocks),
             presences(bus, msgs, positions, clocks),
             events(bus, msgs, positions, clocks, history),
-            probes(bus, msgs),
-            logs(bus, msgs, cmds, log, positions),
+            probes(bus, msgs, wants.hub.subscribe()),
+            hub::asks(bus, msgs, wants.hub.subscribe()),
+            hub::stats(bus, msgs),
+            hub::drops(msgs, status),
+            logs(bus, msgs, cmds, wants, positions),
         )
     };
     match Box::pin(everything).await {
@@ -449,11 +474,15 @@ async fn probe(bus: &Bus, msgs: &mpsc::Sender<Msg>) -> Result<Usage, Ended> {
 
 /// Measures the round trip, and sees what only absence tells: machines that were forgotten, jobs
 /// that were purged.
-async fn probes(bus: &Bus, msgs: &mpsc::Sender<Msg>) -> Forever {
+async fn probes(
+    bus: &Bus,
+    msgs: &mpsc::Sender<Msg>,
+    mut watched: watch::Receiver<bool>,
+) -> Forever {
     let mut registered = None;
     let mut begins = 0;
     loop {
-        tokio::time::sleep(PROBE).await;
+        hub::pace(&mut watched).await;
         let usage = probe(bus, msgs).await?;
         let mut facts = Vec::new();
         if usage.first_seq > begins {
@@ -486,22 +515,24 @@ async fn logs(
     bus: &Bus,
     msgs: &mpsc::Sender<Msg>,
     cmds: &mut mpsc::Receiver<Cmd>,
-    log: &mut Option<JobId>,
+    wants: &mut Wants,
     positions: &Positions,
 ) -> Forever {
     loop {
-        let wanted = *log;
-        let following = async {
+        let wanted = wants.log;
+        let mut following = std::pin::pin!(async {
             match wanted {
                 Some(job) => follow(bus, msgs, job, &positions.log).await,
                 None => std::future::pending().await,
             }
-        };
-        tokio::select! {
-            ended = following => return ended,
-            cmd = cmds.recv() => {
-                want(log, cmd.ok_or(Ended::Gone)?);
-                positions.log.store(0, Ordering::Relaxed);
+        });
+        loop {
+            tokio::select! {
+                ended = &mut following => return ended,
+                cmd = cmds.recv() => if wants.take(&cmd.ok_or(Ended::Gone)?) {
+                    positions.log.store(0, Ordering::Relaxed);
+                    break;
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 mod behaviour;
 mod bus;
 mod bytes;
+mod hub;
 mod keys;
 mod snapshots;
 mod topology;

@@ -1,6 +1,7 @@
 //! What each message makes of the model. Pure: no clock, no bus, no terminal.
 
 mod act;
+mod bus;
 mod keys;
 mod link;
 mod log;
@@ -13,6 +14,7 @@ use fleet_contract::ids::JobId;
 use fleet_contract::projection::{Fleet, Limits};
 use fleet_contract::time::Time;
 
+use crate::bus::BusMsg;
 use crate::log::Log;
 use crate::model::{Cmd, Detail, Model, Msg};
 
@@ -23,7 +25,10 @@ pub(crate) fn update(model: &mut Model, now: Time, msg: Msg) -> Vec<Cmd> {
     if is_from_the_hub(&msg) {
         model.link.as_of = model.now;
     }
-    let cmds = take(model, msg);
+    bus::observe(model, &msg);
+    let screen = model.screen;
+    let mut cmds = take(model, msg);
+    bus::watch(screen, model, &mut cmds);
     model.fleet.pass_time(model.as_of());
     cmds
 }
@@ -40,6 +45,7 @@ fn is_from_the_hub(msg: &Msg) -> bool {
         | Msg::Log { .. }
         | Msg::LogCaughtUp(_) => true,
         Msg::Link { up, .. } => *up,
+        Msg::Bus(msg) => matches!(msg, BusMsg::Stats { .. } | BusMsg::Hub(Ok(_))),
         Msg::Hopeless(_)
         | Msg::Tries { .. }
         | Msg::Key(_)
@@ -78,6 +84,7 @@ fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             slow_drops,
         } => link::changed(model, up, error, slow_drops),
         Msg::Hopeless(why) => model.link.hopeless = Some(why),
+        Msg::Bus(msg) => bus::take(model, msg),
         Msg::Probe { rtt, journal_seq } => {
             model.link.rtt = Some(rtt);
             model.link.hub_seq = journal_seq;
