@@ -9,7 +9,7 @@ use super::{Part, Sheet, bar, bytes};
 use crate::model::Phase;
 use crate::text;
 use crate::theme::Role;
-use crate::view::words;
+use crate::view::{spark, words};
 
 /// A round trip from which on it is not good, and from which on it is bad.
 const TRIP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
@@ -106,32 +106,13 @@ fn round_trip(sheet: &mut Sheet<'_>) {
 
 /// The worst round trip of each stretch of the last minutes, against the worst of all.
 fn trips(sheet: &Sheet<'_>, cells: usize) -> String {
-    let mut worst: Vec<Option<Duration>> = vec![None; cells];
-    let step = DRAWN.as_micros() / cells.max(1) as u128;
-    for (at, took) in sheet.model.bus.trips() {
-        let back = sheet.model.now.since(at).as_micros() / step.max(1);
-        let at = usize::try_from(back).ok();
-        let at = at.and_then(|back| cells.checked_sub(back + 1));
-        if let Some(cell) = at.and_then(|at| worst.get_mut(at)) {
-            *cell = Some(cell.map_or(took, |known| known.max(took)));
-        }
-    }
-    // One that is small against nothing is drawn low.
-    let most = worst.iter().flatten().max().copied().unwrap_or_default();
-    let most = most.max(Duration::from_millis(2));
-    let levels: [char; 8] = if sheet.look().ascii {
-        ['_', '.', '-', ':', '=', '+', '*', '#']
-    } else {
-        ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
-    };
-    let level = |took: Duration| {
-        let at = took.as_micros() * 8 / most.as_micros().max(1);
-        levels[usize::try_from(at).unwrap_or(7).min(7)]
-    };
-    worst
-        .into_iter()
-        .map(|cell| cell.map_or(' ', level))
-        .collect()
+    let model = sheet.model;
+    // What is small against nothing is drawn low.
+    let most = model.bus.trips().map(|(_, took)| took).max();
+    let most = most.unwrap_or_default().max(Duration::from_millis(2));
+    let share = |took: Duration| took.as_secs_f32() / most.as_secs_f32();
+    let values = model.bus.trips().map(|(at, took)| (at, share(took)));
+    spark::over(sheet.look(), model.now, DRAWN, values, cells)
 }
 
 fn link(sheet: &mut Sheet<'_>) {
