@@ -15,7 +15,7 @@ use crate::text;
 use crate::theme::Role;
 
 /// Widest hub and widest card.
-const WIDEST: (u16, u16) = (36, 44);
+const WIDEST: (u16, u16) = (44, 66);
 /// Columns that a rate takes at the end of a lane.
 const LABEL: u16 = 16;
 
@@ -71,7 +71,8 @@ fn places(model: &Model, scene: &Scene<'_>, inner: Rect) -> Option<(Places, Vec<
 
 /// Rows inside a card that says everything.
 fn content(model: &Model, scene: &Scene<'_>) -> u16 {
-    let mut causes = scene.all.iter().map(|(s, m)| facts::causes(model, *s, m));
+    let few = scene.all.iter().take(usize::from(u8::MAX));
+    let mut causes = few.map(|(s, m)| facts::causes(model, *s, m));
     if causes.any(|causes| !causes.is_empty()) {
         3
     } else {
@@ -92,11 +93,8 @@ pub(super) fn wanted(model: &Model, all: &[Entry<'_>]) -> u16 {
 }
 
 fn flows(model: &Model, scene: &Scene<'_>, shown: &[usize], count: usize) -> Vec<Option<Flow>> {
-    let ids = shown
-        .iter()
-        .take(count)
-        .map(|at| &scene.all[*at].1.presence.machine);
-    ids.map(|id| roster::flow(model, id)).collect()
+    let entries = shown.iter().take(count).map(|at| &scene.all[*at]);
+    entries.map(|entry| roster::flow(model, entry)).collect()
 }
 
 /// The pulses on the lanes.
@@ -203,7 +201,7 @@ fn lane(
         Way::Back => format!(" {} {} ", ink::rate(flow.back), ink::byte_rate(flow.bytes)),
     };
     let end = card.x - 1;
-    match flow.filter(|_| !broken && places.label > 0) {
+    match flow.filter(|_| places.label > 0) {
         Some(flow) if two => {
             for (y, way) in [(card.y + 1, Way::Out), (card.y + 2, Way::Back)] {
                 let style = if flow.rate(way) > 0.0 {
@@ -227,7 +225,7 @@ fn lane(
             None => String::new(),
         };
         let load = &machine.presence.load;
-        let text = match flow.filter(|_| !broken) {
+        let text = match flow {
             Some(_) => format!("{}{}", rtt("rtt", load.rtt_ms), rtt("p99", load.rtt_p99_ms)),
             None => facts::silence(model, *state, machine),
         };
@@ -265,14 +263,17 @@ fn card(model: &Model, (state, machine): &Entry<'_>, selected: bool, area: Rect,
     let cells = room.saturating_sub(slots.width() + 7).min(12);
     let mut rows: Vec<(Vec<(String, Style)>, String)> =
         vec![(vec![(slots, plain)], facts::load(model, machine, cells))];
+    let jobs = |room| facts::jobs(model, &machine.presence.machine, room);
+    if inner.height == 1 && room > 40 && !roster::is_idle(machine) {
+        let left = room.saturating_sub(cells + 8 + rows[0].0[0].0.width() + 2);
+        rows[0].0.push(("  ".to_owned(), plain));
+        rows[0].0.extend(jobs(left));
+    }
     if !causes.is_empty() {
         let causes = text::clip(&causes, room, look.ellipsis());
         rows.push((vec![(causes, style)], String::new()));
     }
-    rows.push((
-        facts::jobs(model, &machine.presence.machine, room),
-        String::new(),
-    ));
+    rows.push((jobs(room), String::new()));
     // On a card of one row what is wrong matters more than what is free.
     if inner.height == 1 && !causes.is_empty() {
         rows.swap(0, 1);

@@ -140,6 +140,9 @@ pub(super) fn draw(
             ink::put(buf, area, (x, y), glyph, style);
             x += grid.step;
         }
+        if grid.right > 0 && row.from == 0 {
+            tail(model, group, (buf, area));
+        }
         seen += row.to - row.from;
     }
     if grid.line {
@@ -149,6 +152,13 @@ pub(super) fn draw(
         0 => String::new(),
         cut => format!("{} more not shown", text::thousands(cut as u64)),
     }
+}
+
+/// What stands behind a site: how busy it is, and how far away.
+pub(super) fn tail(model: &Model, group: &Group<'_>, (buf, area): (&mut Buffer, Rect)) {
+    let style = model.look.style(Role::Dim);
+    let end = (area.right().saturating_sub(1), area.y);
+    ink::put_right(buf, area, end, &roster::sum(group), model.look, style);
 }
 
 /// The last line: the machine under the cursor, or the worst ones.

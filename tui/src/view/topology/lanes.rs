@@ -110,7 +110,7 @@ pub(super) fn pulses(model: &Model, scene: &Scene<'_>, focused: bool, inner: Rec
     let widths = Widths::of(places.width, name_width(shown), facts::dated(model));
     let flows: Vec<Option<Flow>> = shown
         .iter()
-        .map(|(_, m)| roster::flow(model, &m.presence.machine))
+        .map(|entry| roster::flow(model, entry))
         .collect();
     Pulses::of(model, widths.rail, &flows)
 }
@@ -141,7 +141,7 @@ pub(super) fn draw(
         let area = places.at(no, inner);
         let id = &entry.1.presence.machine;
         let is_last = (no + 1) % places.lanes.rows.max(1) == 0 || no + 1 == shown.len();
-        let flow = roster::flow(model, id);
+        let flow = roster::flow(model, entry);
         lane(
             model,
             entry,
@@ -183,7 +183,7 @@ fn lane(
     let broken = facts::is_broken(model, *state);
     let ways = [Way::Out, Way::Back];
     pulses.draw(model, no, broken, &ways, (buf, area, (area.x + 1, area.y)));
-    if let Some(flow) = flow.filter(|_| !broken && widths.rates > 0) {
+    if let Some(flow) = flow.filter(|_| widths.rates > 0) {
         let mut x = area.x + widths.rail + 2;
         for (way, rate, width) in [(Way::Out, flow.out, 6), (Way::Back, flow.back, 7)] {
             let text = format!("{}{}", ink::pulse(look, way), ink::rate(rate));

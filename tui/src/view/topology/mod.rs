@@ -106,9 +106,7 @@ pub(crate) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         return;
     }
     if scene.all.is_empty() {
-        let none = "no machines yet: fleet up starts this one, fleet agent run another";
-        let text = link::empty(model, 0, none);
-        return table::teach(buf, inner, look, &text);
+        return empty(model, inner, buf);
     }
     let below = match scene.zoom {
         Zoom::Cards => cards::draw(model, &scene, focused, inner, buf),
@@ -117,6 +115,39 @@ pub(crate) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         Zoom::Sites => sites::draw(model, &scene, focused, inner, buf),
     };
     in_frame(model, area, inner, &below, buf);
+}
+
+/// What to type where there is nothing to draw.
+const FIRST_STEPS: [(&str, &str); 3] = [
+    (
+        "fleet up",
+        "makes this computer a machine, with a hub of its own",
+    ),
+    (
+        "fleet agent run",
+        "on another computer: adds it to this hub",
+    ),
+    (
+        "fleet dispatch -- make test",
+        "sends a job to whichever machine fits",
+    ),
+];
+
+/// Why there is nothing to draw, and how to begin where there is nothing yet.
+fn empty(model: &Model, inner: Rect, buf: &mut Buffer) {
+    let look = model.look;
+    let none = "no machines yet: fleet up starts this one, fleet agent run another";
+    table::teach(buf, inner, look, &link::empty(model, 0, none));
+    if facts::dated(model) {
+        return;
+    }
+    for (y, (command, does)) in (inner.y + 2..inner.bottom()).zip(FIRST_STEPS) {
+        let x = inner.x + 3;
+        ink::put(buf, inner, (x, y), command, look.style(Role::Accent));
+        let room = usize::from(inner.right().saturating_sub(x + 30));
+        let does = text::clip(does, room, look.ellipsis());
+        ink::put(buf, inner, (x + 30, y), &does, look.style(Role::Dim));
+    }
 }
 
 /// Writes into the frame below the drawing what did not fit.
@@ -155,7 +186,7 @@ fn titles(model: &Model, scene: &Scene<'_>, width: usize) -> (String, String) {
         let short = format!("{title} {dot} names hidden");
         title = [hint, short]
             .into_iter()
-            .find(|hint| hint.width() + 42 < width)
+            .find(|hint| hint.width() + 36 < width)
             .unwrap_or(title);
     }
     if model.topology.zoom.is_some() {

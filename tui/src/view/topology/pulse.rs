@@ -157,9 +157,6 @@ impl Pulses {
         let look = model.look;
         let rail = ink::rail(look, broken).repeat(self.length);
         ink::put(buf, area, at, &rail, look.style(Role::Dim));
-        if broken {
-            return;
-        }
         for way in ways {
             let style = ink::pulse_style(look, *way);
             for cell in self.cells(lane, *way) {

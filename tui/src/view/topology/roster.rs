@@ -70,12 +70,19 @@ pub(super) fn site(machine: &Machine) -> &str {
     site.filter(|s| !s.is_empty()).unwrap_or(NO_SITE)
 }
 
-/// What flows between a machine and the hub, as far as it is known now.
-pub(super) fn flow(model: &Model, machine: &MachineId) -> Option<Flow> {
-    if facts::dated(model) {
+/// What flows between a machine and the hub, as far as it is known now: nothing of one that is not
+/// heard.
+pub(super) fn flow(model: &Model, (state, machine): &Entry<'_>) -> Option<Flow> {
+    let heard = !matches!(
+        state,
+        MachineState::Lost | MachineState::Stale | MachineState::Offline
+    );
+    if facts::dated(model) || !heard {
         return None;
     }
-    let traffic = model.fleet.traffic(machine, model.as_of());
+    let traffic = model
+        .fleet
+        .traffic(&machine.presence.machine, model.as_of());
     traffic.map(Flow::of)
 }
 
@@ -97,6 +104,30 @@ pub(super) fn flows(model: &Model, groups: &[Group<'_>]) -> Vec<Option<Flow>> {
         .iter()
         .map(|g| by_name.get(g.name).copied())
         .collect()
+}
+
+/// How busy a site is and how far away, in words: `71% busy  14 ms`.
+pub(super) fn sum(group: &Group<'_>) -> String {
+    let (mut used, mut slots) = (0_u64, 0_u64);
+    let mut trips: Vec<f64> = Vec::new();
+    for (state, machine) in &group.machines {
+        let load = &machine.presence.load;
+        if state.takes_work() {
+            used += u64::from(load.slots_used.min(load.slots));
+            slots += u64::from(load.slots);
+            trips.extend(load.rtt_ms.filter(|ms| ms.is_finite()));
+        }
+    }
+    let busy = match (used * 100).checked_div(slots) {
+        Some(percent) => format!("{percent:>3}% busy"),
+        None => " -  busy".to_owned(),
+    };
+    let middle = trips.len() / 2;
+    if trips.is_empty() {
+        return busy;
+    }
+    let (_, median, _) = trips.select_nth_unstable_by(middle, f64::total_cmp);
+    format!("{busy} {median:>4.0} ms")
 }
 
 /// Whether a machine runs nothing.

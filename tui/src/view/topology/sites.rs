@@ -7,7 +7,7 @@ use ratatui::style::Modifier;
 use unicode_width::UnicodeWidthStr;
 
 use super::roster::{self, Group};
-use super::zoom::Left;
+use super::zoom::{Left, TAIL};
 use super::{Scene, cells, facts, hub, ink};
 use crate::model::Model;
 use crate::text;
@@ -72,7 +72,7 @@ pub(super) fn draw(
 ) -> String {
     let height = usize::from(inner.height);
     let below = usize::from(height > 1);
-    let has_hub = inner.width >= 60 && height >= 6;
+    let has_hub = inner.width >= 56 && height >= 6;
     let space = height - below - usize::from(has_hub);
     let selected = model.selected_machine().filter(|_| focused);
     let holds = |g: &Group<'_>| {
@@ -121,7 +121,11 @@ fn bar(model: &Model, group: &Group<'_>, selected: bool, (buf, area): (&mut Buff
     let start = area.x + Left::of(area.width).width();
     let room = area.right().saturating_sub(start);
     let counts = if room > COUNTS * 2 { COUNTS + 1 } else { 0 };
-    let cells = usize::from(room - counts);
+    let tail = if room > (COUNTS + TAIL) * 2 { TAIL } else { 0 };
+    let cells = usize::from(room - counts - tail);
+    if tail > 0 {
+        cells::tail(model, group, (buf, area));
+    }
     let sizes: Vec<usize> = parts.iter().map(|(.., n)| *n).collect();
     let dated = facts::dated(model);
     let mut x = start;
@@ -137,11 +141,12 @@ fn bar(model: &Model, group: &Group<'_>, selected: bool, (buf, area): (&mut Buff
     if counts == 0 {
         return;
     }
-    let mut x = area.right() - counts + 1;
+    let end = area.right() - tail;
+    let mut x = end - counts + 1;
     for (state, _, count) in parts.iter().filter(|(s, ..)| *s < MachineState::Up) {
         let (glyph, role) = look.machine(*state);
         let text = format!("{glyph}{count} ");
-        if usize::from(x) + text.width() > usize::from(area.right()) {
+        if usize::from(x) + text.width() > usize::from(end) {
             break;
         }
         let style = look.style(if dated { Role::Dim } else { role });

@@ -10,6 +10,8 @@ use crate::topology::Zoom;
 const CARDS: usize = 8;
 /// Most machines that have a row each.
 const LANES: usize = 30;
+/// Most machines that have a cell each: more are a blur, not a picture.
+const CELLS: usize = 1200;
 /// Least size of a card with its frame.
 pub(super) const CARD: (u16, u16) = (26, 3);
 /// Most rows of a card.
@@ -29,7 +31,7 @@ pub(crate) fn fitting(machines: usize, area: Rect, sites: impl FnOnce() -> Vec<u
     if machines <= CARDS || (machines <= LANES && rows.room() >= machines) {
         return Zoom::Lanes;
     }
-    match grid(&sites(), area).whole {
+    match machines <= CELLS && grid(&sites(), area).whole {
         true => Zoom::Cells,
         false => Zoom::Sites,
     }
@@ -69,6 +71,9 @@ pub(crate) fn lanes(machines: usize, area: Rect) -> Lanes {
     Lanes { hub, rows, columns }
 }
 
+/// Columns of what stands behind a site: how busy it is, and how far away.
+pub(crate) const TAIL: u16 = 18;
+
 /// A row of cells: machines `from..to` of a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -91,6 +96,8 @@ pub(crate) struct Grid {
     pub(crate) step: u16,
     /// What stands before the cells, in columns.
     pub(crate) left: u16,
+    /// What stands behind them.
+    pub(crate) right: u16,
     /// Whether the hub has a row above them.
     pub(crate) hub: bool,
     /// Whether there is a line below them.
@@ -118,7 +125,7 @@ impl Left {
         let (rail, rate, site, counts) = match width {
             110.. => (10, 8, 8, 10),
             90.. => (8, 8, 8, 8),
-            60.. => (6, 0, 7, 8),
+            56.. => (6, 0, 7, 8),
             30.. => (0, 0, 7, 8),
             16.. => (0, 0, 4, 0),
             _ => (0, 0, 0, 0),
@@ -159,12 +166,20 @@ pub(crate) fn grid(sites: &[usize], area: Rect) -> Grid {
     let step = if rows(2).1 + below <= height { 2 } else { 1 };
     let (room, wanted) = rows(step);
     let whole = wanted + below <= height;
+    // Behind the longest row, where that leaves room.
+    let longest = sites.iter().map(|n| n.min(&room)).max().unwrap_or(&0);
+    let longest = u16::try_from(*longest)
+        .unwrap_or(u16::MAX)
+        .saturating_mul(step);
+    let spare = area.width.saturating_sub(left.saturating_add(longest));
+    let right = if spare > TAIL { TAIL } else { 0 };
     let mut grid = Grid {
         room,
         step,
         left,
+        right,
         line: below > 0,
-        hub: whole && wanted + below < height && area.width >= 60,
+        hub: whole && wanted + below < height && area.width >= 56,
         whole,
         rows: Vec::new(),
     };
@@ -229,6 +244,7 @@ mod tests {
         assert_eq!(zoom(300, 118, 14, 8), Zoom::Cells);
         assert_eq!(zoom(1000, 198, 26, 24), Zoom::Cells);
         assert_eq!(zoom(3000, 118, 14, 24), Zoom::Sites);
+        assert_eq!(zoom(3000, 398, 90, 24), Zoom::Sites);
     }
 
     #[test]
