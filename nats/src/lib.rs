@@ -3,7 +3,8 @@
 //! Where to look: [`subject`] and [`streams`] say what is on the bus, [`bus`] holds the few
 //! primitives everything is built on, [`tail`] reads in order. Above them, by what is on the wire:
 //! [`journal`] and [`work`] (jobs and their tickets), [`output`] and [`assemble`] (what jobs write),
-//! [`registry`] and [`probe`] (machines and leases), [`flow`] (other events). [`operate`] is what a
+//! [`registry`] and [`probe`] (machines and leases), [`flow`] (other events), [`recording`] (all of
+//! it in a file). [`operate`] is what a
 //! person does to jobs, [`keeper`] what the hub does when nobody else would, [`hub`] the nats-server
 //! itself, [`connect`] the way to it.
 
@@ -21,6 +22,7 @@ pub mod keeper;
 pub mod operate;
 pub mod output;
 pub mod probe;
+pub mod recording;
 pub mod registry;
 pub mod stat;
 pub mod streams;

@@ -2,8 +2,11 @@
 //! below it. Their channel is bounded: a console that is slow makes its readers wait, nothing is
 //! dropped. After an outage each reader goes on after the last message that it delivered.
 
+mod decode;
 mod gaps;
 mod hub;
+#[cfg(any(test, feature = "demo"))]
+pub(crate) mod replay;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,16 +14,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fleet_contract::ids::JobId;
-use fleet_contract::projection::{Fact, JournalFact};
+use fleet_contract::projection::Fact;
 use fleet_contract::time::Time;
 use fleet_nats::bus::{Bus, BusError, Stored, Usage};
+use fleet_nats::clock;
 use fleet_nats::connect::{self, ConnectError, ConnectOptions, Link, LinkState, LinkStatus};
-use fleet_nats::journal::Entry;
 use fleet_nats::output::Chunk;
-use fleet_nats::registry::decode_presence;
 use fleet_nats::subject::{self, stream};
 use fleet_nats::tail::{From, Next, Tail};
-use fleet_nats::{clock, flow};
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -275,11 +276,17 @@ async fn read(
     let history = From::Time(Time::from_micros(
         usage.now.as_micros().saturating_sub(back),
     ));
+    let events = Reading {
+        reader: Reader::Flow,
+        stream: stream::FLOW,
+        filter: subject::FLOWS,
+        first: history,
+    };
     let everything = async {
         tokio::try_join!(
-            journal(bus, msgs, positions, clocks),
-            presences(bus, msgs, positions, clocks),
-            events(bus, msgs, positions, clocks, history),
+            JOURNAL.run(bus, msgs, &positions.journal, clocks),
+            PRESENCES.run(bus, msgs, &positions.presence, clocks),
+            events.run(bus, msgs, &positions.flow, clocks),
             probes(bus, msgs, wants.hub.subscribe()),
             hub::asks(bus, msgs, wants.hub.subscribe()),
             hub::stats(bus, msgs),
@@ -295,81 +302,19 @@ async fn read(
 
 type Forever = Result<std::convert::Infallible, Ended>;
 
-async fn journal(
-    bus: &Bus,
-    msgs: &mpsc::Sender<Msg>,
-    positions: &Positions,
-    clocks: Clocks,
-) -> Forever {
-    let fact = |message: &Stored| match Entry::of(message) {
-        None => unreadable(format!("no journal's subject: {}", message.subject)),
-        Some(entry) => Fact::Record(Box::new(JournalFact {
-            job: entry.job,
-            writer: entry.writer.clone(),
-            seq: entry.seq,
-            stored: clocks.here(entry.stored),
-            time: entry.time(),
-            record: entry.record.map(|(_, record)| record),
-        })),
-    };
-    let reading = Reading {
-        reader: Reader::Journal,
-        stream: stream::JOB,
-        filter: subject::JOBS,
-        first: From::First,
-    };
-    reading.run(bus, msgs, &positions.journal, fact).await
-}
+const JOURNAL: Reading = Reading {
+    reader: Reader::Journal,
+    stream: stream::JOB,
+    filter: subject::JOBS,
+    first: From::First,
+};
 
-async fn presences(
-    bus: &Bus,
-    msgs: &mpsc::Sender<Msg>,
-    positions: &Positions,
-    clocks: Clocks,
-) -> Forever {
-    let fact = |message: &Stored| match decode_presence(message) {
-        Err(error) => unreadable(error.to_string()),
-        Ok(presence) => Fact::Presence {
-            presence: Box::new(presence),
-            seq: message.seq,
-            seen: clocks.here(message.time),
-        },
-    };
-    let reading = Reading {
-        reader: Reader::Presence,
-        stream: stream::PRES,
-        filter: subject::PRESENCES,
-        first: From::First,
-    };
-    reading.run(bus, msgs, &positions.presence, fact).await
-}
-
-async fn events(
-    bus: &Bus,
-    msgs: &mpsc::Sender<Msg>,
-    positions: &Positions,
-    clocks: Clocks,
-    first: From,
-) -> Forever {
-    let fact = |message: &Stored| match flow::event(message) {
-        Err(error) => unreadable(error.to_string()),
-        Ok(event) => Fact::Event {
-            event: Box::new(event),
-            stored: clocks.here(message.time),
-        },
-    };
-    let reading = Reading {
-        reader: Reader::Flow,
-        stream: stream::FLOW,
-        filter: subject::FLOWS,
-        first,
-    };
-    reading.run(bus, msgs, &positions.flow, fact).await
-}
-
-fn unreadable(why: String) -> Fact {
-    Fact::Unreadable { why }
-}
+const PRESENCES: Reading = Reading {
+    reader: Reader::Presence,
+    stream: stream::PRES,
+    filter: subject::PRESENCES,
+    first: From::First,
+};
 
 /// How one stream is read.
 struct Reading {
@@ -381,12 +326,13 @@ struct Reading {
 
 impl Reading {
     async fn run(
-        self,
+        &self,
         bus: &Bus,
         msgs: &mpsc::Sender<Msg>,
         position: &AtomicU64,
-        fact: impl Fn(&Stored) -> Fact,
+        clocks: Clocks,
     ) -> Forever {
+        let fact = |message: &Stored| decode::fact(self.reader, message, clocks.here(message.time));
         let from = after(position, self.first);
         let mut gaps = self.gaps(bus, position.load(Ordering::Relaxed)).await?;
         let mut tail = Tail::open(bus, self.stream, &[self.filter.to_owned()], from).await?;
@@ -400,7 +346,7 @@ impl Reading {
             if !batch.messages.is_empty() {
                 msgs.send(Msg::Facts {
                     reader: self.reader,
-                    facts: batch.messages.iter().map(&fact).collect(),
+                    facts: batch.messages.iter().map(fact).collect(),
                     left: batch.left,
                 })
                 .await?;
