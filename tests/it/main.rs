@@ -18,5 +18,6 @@ mod fleet;
 mod harness;
 mod json;
 mod output;
+mod recorder;
 mod services;
 mod terminal;

@@ -6,7 +6,6 @@ use fleet_nats::bus::Stored;
 use fleet_nats::flow;
 use fleet_nats::journal::Entry;
 use fleet_nats::registry::decode_presence;
-use fleet_nats::subject::stream;
 
 use crate::model::Reader;
 
@@ -22,6 +21,8 @@ pub(crate) fn fact(reader: Reader, message: &Stored, stored: Time) -> Fact {
 /// Who reads a stream; none where nobody here does.
 #[cfg(any(test, feature = "demo"))]
 pub(crate) fn reader(of: &str) -> Option<Reader> {
+    use fleet_nats::subject::stream;
+
     Some(match of {
         stream::JOB => Reader::Journal,
         stream::PRES => Reader::Presence,

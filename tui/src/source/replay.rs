@@ -27,7 +27,7 @@ pub(crate) struct Replayed {
 /// `Broken` where there is no such file; otherwise as [`recording::Reader`].
 pub(crate) fn read(
     file: &Path,
-) -> Result<impl Iterator<Item = Result<Replayed, RecordingError>>, RecordingError> {
+) -> Result<impl Iterator<Item = Result<Replayed, RecordingError>> + use<>, RecordingError> {
     let file = File::open(file).map_err(|source| RecordingError::Broken { line: 0, source })?;
     let messages = recording::Reader::begin(file)?;
     Ok(messages.filter_map(|next| {

@@ -134,9 +134,18 @@ fn colour(colour: Color) -> vt100::Color {
 }
 
 /// A small generator: the same each time.
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(0x9E37_79B9_7F4A_7C15 ^ (seed << 32))
+    }
+
+    /// A place in a list of so many.
+    pub(super) fn index(&mut self, n: usize) -> usize {
+        usize::try_from(self.below(n as u64)).unwrap()
+    }
+
     fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -179,7 +188,7 @@ fn key(dice: &mut Dice) -> KeyEvent {
 #[test]
 fn the_terminal_shows_what_was_drawn_after_any_frames_and_sizes() {
     for (seed, look) in [(1, COLOUR), (2, MONO), (3, ASCII), (4, COLOUR), (5, MONO)] {
-        let mut dice = Dice(0x9E37_79B9_7F4A_7C15 ^ (seed << 32));
+        let mut dice = Dice::new(seed);
         let mut model = model(Situation::Live, look);
         let facts = wide_names(&mut Script::default());
         let reader = Reader::Journal;

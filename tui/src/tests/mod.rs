@@ -6,6 +6,7 @@ mod bus;
 mod bytes;
 mod hub;
 mod keys;
+mod recorded;
 mod snapshots;
 mod topology;
 
