@@ -218,7 +218,12 @@ fn the_terminal_shows_what_was_drawn_after_any_frames_and_sizes() {
                     update(&mut model, later(at), Msg::Tick);
                 }
                 2 => drop(update(&mut model, later(at), link(dice.below(2) == 0))),
-                3 => terminal.canvas.forget(),
+                // Somebody else had the terminal.
+                3 => {
+                    let scribble = b"\x1b[H\x1b[7;31msomething else\x1b[0m\r\nand more";
+                    terminal.emulator.process(scribble);
+                    terminal.canvas.forget();
+                }
                 _ => drop(update(&mut model, later(at), Msg::Key(key(&mut dice)))),
             }
             terminal.frame(&model);
