@@ -1,5 +1,5 @@
 //! The console over a made-up fleet: `cargo run -p fleet-tui --features demo --example demo --
-//! [live|down|empty|catching-up|panic|fleet:300|down:300] [--ascii] [--plain] [--mono]
+//! [live|down|empty|catching-up|panic|fleet:300|down:300|recording:FILE] [--ascii] [--plain] [--mono]
 //! [--still] [--no-mouse]`.
 
 use fleet_tui::{ConsoleStyle, Motion, TuiError, demo};

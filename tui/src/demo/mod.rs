@@ -5,6 +5,7 @@ pub(crate) mod hub;
 mod many;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use fleet_contract::envelope::WIRE_VERSION;
@@ -20,13 +21,14 @@ use fleet_contract::record::{Cause, Change, Next};
 use fleet_contract::spec::{JobSpec, Target};
 use fleet_contract::time::Time;
 use fleet_nats::output::{Chunk, ChunkHead};
+use fleet_nats::recording::RecordingError;
 use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 
 use crate::app::Clock;
 use crate::bus::BusMsg;
 use crate::model::{Cmd, Model, Msg, Reader};
-use crate::source::Source;
+use crate::source::{Source, replay};
 use crate::theme::Look;
 pub use many::{Many, fleet_of};
 
@@ -378,6 +380,21 @@ fn machines_of(situation: &str) -> Option<usize> {
 
 const READERS: [Reader; 3] = [Reader::Journal, Reader::Presence, Reader::Flow];
 
+/// What a recording holds, as if it had just happened; nothing where it cannot be read.
+fn recorded(situation: &str, now: Time) -> Vec<Fact> {
+    let file = Path::new(situation.trim_start_matches("recording:"));
+    let read = |shift| -> Result<Vec<replay::Replayed>, RecordingError> {
+        replay::read(file, shift)?.collect()
+    };
+    let shift = read(0).ok().and_then(|all| {
+        let last = all.iter().map(|replayed| replayed.stored).max()?;
+        Some(now.as_micros() - last.as_micros())
+    });
+    let all = shift.and_then(|shift| read(shift).ok());
+    let all = all.unwrap_or_default().into_iter();
+    all.map(|replayed| replayed.fact).collect()
+}
+
 async fn play(
     situation: &str,
     clock: Clock,
@@ -392,6 +409,7 @@ async fn play(
             .as_mut()
             .map(|many| many.history(clock.now()))
             .unwrap_or_default(),
+        _ if situation.starts_with("recording:") => recorded(situation, clock.now()),
         _ => facts(&mut script, clock.now()),
     };
     let link = |up: bool| Msg::Link {

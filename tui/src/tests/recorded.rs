@@ -21,7 +21,7 @@ fn folder() -> PathBuf {
 fn day() -> &'static [Replayed] {
     static DAY: OnceLock<Vec<Replayed>> = OnceLock::new();
     DAY.get_or_init(|| {
-        let messages = replay::read(&folder().join("bad-day.jsonl.gz")).unwrap();
+        let messages = replay::read(&folder().join("bad-day.jsonl.gz"), 0).unwrap();
         messages.map(Result::unwrap).collect()
     })
 }
