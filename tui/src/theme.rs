@@ -66,6 +66,20 @@ impl Look {
         }
     }
 
+    /// The style of a role where it is not what the screen is about: nothing is reversed.
+    pub(crate) fn calm(self, role: Role) -> Style {
+        let style = self.style(role);
+        style.remove_modifier(Modifier::REVERSED)
+    }
+
+    /// Of the selected row: one bar, whatever its cells are.
+    pub(crate) fn selection(self) -> Style {
+        Style::new()
+            .fg(Color::Reset)
+            .remove_modifier(Modifier::DIM)
+            .add_modifier(Modifier::REVERSED)
+    }
+
     fn pick(self, unicode: &'static str, ascii: &'static str) -> &'static str {
         if self.ascii { ascii } else { unicode }
     }

@@ -20,6 +20,32 @@ pub(crate) fn line(buf: &mut Buffer, area: Rect, y: u16, line: &Line<'_>) {
     }
 }
 
+/// A line that fits `width` columns; where something is cut, the last one says so.
+pub(crate) fn fitted(line: Line<'static>, width: usize, ellipsis: &str) -> Line<'static> {
+    if line.width() <= width {
+        return line;
+    }
+    let mut room = width;
+    let mut spans = Vec::with_capacity(line.spans.len());
+    let mut rest = line.spans.into_iter().peekable();
+    while let Some(span) = rest.next() {
+        let wide = span.content.width();
+        // The last one that fits whole has to leave room for the sign, if more follows.
+        if wide < room || (wide == room && rest.peek().is_none()) {
+            room -= wide;
+            spans.push(span);
+            continue;
+        }
+        let mut cut = text::clip(&span.content, room, ellipsis);
+        if wide == room && !cut.is_empty() {
+            cut = text::clip(&format!("{} ", span.content), room, ellipsis);
+        }
+        spans.push(Span::styled(cut, span.style));
+        break;
+    }
+    Line::from(spans).style(line.style)
+}
+
 fn has_frame(area: Rect) -> bool {
     area.height >= 3 && area.width >= 12
 }

@@ -215,8 +215,8 @@ impl Row for EventRow<'_> {
                 let id = event.job.map(|id| words::prefix(&self.model.fleet, id));
                 cell(id.unwrap_or_default(), dim)
             }
-            Col::Glyph => cell(glyph, look.style(role)),
-            Col::Kind => cell(short(&event.word), look.style(role)),
+            Col::Glyph => cell(glyph, look.calm(role)),
+            Col::Kind => cell(short(&event.word), look.calm(role)),
             Col::Where => {
                 let machine = event.machine.as_ref().map_or("-", |m| m.as_str());
                 cell(machine, look.style(Role::Plain))
@@ -259,10 +259,10 @@ pub(crate) fn kind(look: Look, word: &str) -> (&'static str, Role) {
 fn told(model: &Model, event: &Event, who: Option<String>) -> Line<'static> {
     let look = model.look;
     let (glyph, role) = kind(look, &event.word);
-    let style = look.style(role);
+    let style = look.calm(role);
     let time = words::clock(event.time, &model.zone);
     let word = text::escape(short(&event.word)).into_owned();
-    let who = who.map_or(String::new(), |who| format!("{who} "));
+    let who = who.map_or(String::new(), |who| format!("{} ", text::escape(&who)));
     let text = text::escape(&event.text).into_owned();
     Line::from(vec![
         Span::styled(format!(" {time} "), look.style(Role::Dim)),
@@ -293,7 +293,9 @@ pub(super) fn of_machine(model: &Model, id: &MachineId, most: usize) -> Vec<Line
         .filter(|event| event.machine.as_ref() == Some(id))
         .take(most)
         .map(|event| {
-            let job = event.job.map(|id| words::prefix(&model.fleet, id));
+            let name = |id| model.fleet.job(id).map_or(String::new(), words::title);
+            let job = event.job;
+            let job = job.map(|id| format!("{} {} ", words::prefix(&model.fleet, id), name(id)));
             told(model, event, job)
         })
         .collect()

@@ -6,7 +6,6 @@ use fleet_contract::projection::place;
 use fleet_contract::record::StateWord;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::{link, table, words};
@@ -97,7 +96,7 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
                     height: 1,
                     ..inner
                 };
-                buf.set_style(row, Style::new().add_modifier(Modifier::REVERSED));
+                buf.set_style(row, look.selection());
             }
             y = y.saturating_add(1);
         }

@@ -180,7 +180,7 @@ pub(crate) fn line(model: &Model, job: &Job, width: usize) -> Line<'static> {
     }
     for (hop, name, role) in parts {
         spans.push(Span::styled(hop, look.style(Role::Dim)));
-        spans.push(Span::styled(name, look.style(role)));
+        spans.push(Span::styled(name, look.calm(role)));
     }
     Line::from(spans)
 }

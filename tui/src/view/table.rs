@@ -253,7 +253,7 @@ impl Table<'_> {
                 height: 1,
                 ..body
             };
-            buf.set_style(row, Style::new().add_modifier(Modifier::REVERSED));
+            buf.set_style(row, look.selection());
         }
     }
 }

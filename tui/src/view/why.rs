@@ -4,6 +4,7 @@
 use fleet_contract::ids::JobId;
 use fleet_contract::job::Job;
 use fleet_contract::machine::MachineState;
+use fleet_contract::outcome::Outcome;
 use fleet_contract::projection::{self, Holder, Machine, MachineReason, Reason, span};
 use fleet_contract::record::{Cause, StateWord};
 use fleet_contract::time::Time;
@@ -206,7 +207,11 @@ fn words_of_attempts(model: &Model, job: &Job, reason: &Reason) -> String {
             let when = ended
                 .as_ref()
                 .map_or(String::new(), |t| format!(", {}", ago(t)));
-            let how = words::outcome(Some(outcome));
+            let how = match outcome {
+                // The reason stands in the lines before.
+                Outcome::Unknown { .. } => "its outcome is not known".to_owned(),
+                outcome => words::outcome(Some(outcome)),
+            };
             format!("attempt {no} on {machine}: {how}{took}{when}")
         }
         Reason::TriedBefore { attempts } => format!("{attempts} attempts before these"),
@@ -274,7 +279,7 @@ fn how_is(model: &Model, machine: &str, state: Option<MachineState>, seen: Optio
     let seen = words::ago(model.now, seen);
     match state {
         MachineState::Lost | MachineState::Stale | MachineState::Offline => {
-            format!("{machine} is {state}, last heard of {seen}: the outcome is not known")
+            format!("{machine} is {state}, last heard of {seen}")
         }
         _ => format!("{machine} is {state}, heard of {seen}"),
     }

@@ -260,13 +260,8 @@ pub fn why(fleet: &Fleet, job: &Job, now: Time) -> Vec<Reason> {
                 since: job.changed_at,
             });
             if let Some(open) = open {
-                let machine = fleet.machines().get(&open.machine);
-                chain.push(Reason::Unheard {
-                    no: job.attempt().map_or(0, |a| a.no),
-                    machine: open.machine.clone(),
-                    state: machine.map(|m| m.state(now)),
-                    seen: machine.map(|m| m.seen),
-                });
+                let no = job.attempt().map_or(0, |a| a.no);
+                chain.push(unheard(fleet, no, &open.machine, now));
             }
         }
         state => chain.push(Reason::Ended {
@@ -274,6 +269,9 @@ pub fn why(fleet: &Fleet, job: &Job, now: Time) -> Vec<Reason> {
             reason: reason_of(state),
             at: job.changed_at,
         }),
+    }
+    if let (JobState::Lost { .. }, Some(last)) = (&job.state, job.attempt()) {
+        chain.push(unheard(fleet, last.no, &last.machine, now));
     }
     if let (JobState::Failed { .. } | JobState::TimedOut, true) =
         (&job.state, !job.attempts.is_empty())
@@ -288,6 +286,16 @@ pub fn why(fleet: &Fleet, job: &Job, now: Time) -> Vec<Reason> {
     }
     tried(job, &mut chain);
     chain
+}
+
+fn unheard(fleet: &Fleet, no: u32, id: &MachineId, now: Time) -> Reason {
+    let machine = fleet.machines().get(id);
+    Reason::Unheard {
+        no,
+        machine: id.clone(),
+        state: machine.map(|m| m.state(now)),
+        seen: machine.map(|m| m.seen),
+    }
 }
 
 fn reason_of(state: &JobState) -> Option<String> {

@@ -55,7 +55,7 @@ pub(in crate::view) fn draw(model: &Model, id: &MachineId, area: Rect, buf: &mut
         all.extend(specs(model, machine));
         all.push(part(model, "what happened"));
         all.extend(events::of_machine(model, id, JOBS));
-        return lines(model, buf, inner, &all);
+        return lines(model, buf, inner, all);
     }
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
     let inner_width = left.width.saturating_sub(2);
@@ -63,7 +63,7 @@ pub(in crate::view) fn draw(model: &Model, id: &MachineId, area: Rect, buf: &mut
     known.extend(load(model, machine, inner_width));
     known.extend(specs(model, machine));
     let inner = widget::pane(buf, left, look, true, &title, "Esc back");
-    lines(model, buf, inner, &known);
+    lines(model, buf, inner, known);
     let work = jobs(model, id);
     let wanted = u16::try_from(work.len() + 2).unwrap_or(u16::MAX);
     let [top, bottom] = Layout::vertical([
@@ -79,14 +79,14 @@ pub(in crate::view) fn draw(model: &Model, id: &MachineId, area: Rect, buf: &mut
         "Dispatches here",
         &ended_here(model, id),
     );
-    lines(model, buf, inner, &work);
+    lines(model, buf, inner, work);
     let zone = format!("times in {}", words::zone(model));
     let inner = widget::pane(buf, bottom, look, false, "What happened", &zone);
     let mut told = events::of_machine(model, id, usize::from(inner.height));
     if told.is_empty() {
         told.push(dim(model, "nothing that is still kept here"));
     }
-    lines(model, buf, inner, &told);
+    lines(model, buf, inner, told);
 }
 
 fn dim(model: &Model, text: &str) -> Line<'static> {

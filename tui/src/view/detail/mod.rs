@@ -37,12 +37,14 @@ fn part(model: &Model, name: &str) -> Line<'static> {
     Line::styled(format!(" {name}"), model.look.style(Role::Accent))
 }
 
-fn lines(model: &Model, buf: &mut Buffer, area: Rect, lines: &[Line<'_>]) {
+fn lines(model: &Model, buf: &mut Buffer, area: Rect, lines: Vec<Line<'static>>) {
     let shown = usize::from(area.height);
+    let all = lines.len();
     for (y, line) in (0..area.height).zip(lines) {
-        widget::line(buf, area, y, line);
+        let line = widget::fitted(line, usize::from(area.width), model.look.ellipsis());
+        widget::line(buf, area, y, &line);
     }
-    table::more(buf, area, model.look, lines.len(), 0, shown);
+    table::more(buf, area, model.look, all, 0, shown);
 }
 
 /// The state in glyph and word, then what there is to know beside it.
