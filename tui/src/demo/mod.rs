@@ -111,7 +111,7 @@ impl Script {
         self.write(n, at, &Writer::Operator, queued)
     }
 
-    fn claim(&mut self, n: u32, at: Time, machine: &str) -> Option<Fact> {
+    pub(crate) fn claim(&mut self, n: u32, at: Time, machine: &str) -> Option<Fact> {
         let no = self.jobs.get(&n).map_or(1, Job::next_no);
         let claimed = Change::Claimed {
             attempt: AttemptId::from_random(Self::bits(n)),
@@ -125,7 +125,7 @@ impl Script {
         self.write(n, at, &Writer::Machine(Self::machine(machine)), claimed)
     }
 
-    fn end(&mut self, n: u32, at: Time, outcome: Outcome, next: Next) -> Option<Fact> {
+    pub(crate) fn end(&mut self, n: u32, at: Time, outcome: Outcome, next: Next) -> Option<Fact> {
         let (machine, started_at) = {
             let attempt = self.jobs.get(&n)?.attempt()?;
             (attempt.machine.clone(), attempt.claimed_at)

@@ -7,6 +7,7 @@ mod bytes;
 mod hub;
 mod keys;
 mod recorded;
+mod screens;
 mod snapshots;
 mod topology;
 

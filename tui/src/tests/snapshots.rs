@@ -47,9 +47,9 @@ fn styles(buffer: &Buffer, y: u16) -> String {
     runs
 }
 
-fn picture(model: &mut Model) -> String {
+fn picture(model: &mut Model, sizes: &[(u16, u16)]) -> String {
     let mut out = String::new();
-    for (width, height) in SIZES {
+    for &(width, height) in sizes {
         update(model, model.now, Msg::Resize(width, height));
         let buffer = draw(model, width, height);
         let _ = writeln!(out, "== {width}x{height}");
@@ -65,8 +65,13 @@ fn picture(model: &mut Model) -> String {
     out
 }
 
-pub(super) fn check(name: &str, mut model: Model) {
-    let found = picture(&mut model);
+pub(super) fn check(name: &str, model: Model) {
+    check_at(name, model, &SIZES);
+}
+
+/// Compares how it looks at these sizes with the committed file of this name.
+pub(super) fn check_at(name: &str, mut model: Model, sizes: &[(u16, u16)]) {
+    let found = picture(&mut model, sizes);
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("src/tests/snapshots")
         .join(format!("{name}.txt"));

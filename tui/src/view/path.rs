@@ -173,6 +173,10 @@ pub(crate) fn line(model: &Model, job: &Job, width: usize) -> Line<'static> {
     while wide(&parts) + if cut { 1 } else { 0 } > room && parts.len() > 1 {
         parts.remove(0);
         cut = true;
+        // What led to the first one that is left is cut with the stop before it.
+        if let Some((hop, _, _)) = parts.first_mut() {
+            *hop = " ".to_owned();
+        }
     }
     let mut spans = vec![Span::raw(" ")];
     if cut {
