@@ -95,7 +95,7 @@ fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
             });
         }
     }
-    columns.push(column(Col::Note, Width::Rest(8), 4));
+    columns.push(column(Col::Note, Width::Rest(12), 4));
     columns
 }
 

@@ -149,6 +149,9 @@ impl Table<'_> {
             taken.push(at);
         }
         let mut left = (room + 1).saturating_sub(used);
+        let has_rest = taken
+            .iter()
+            .any(|at| matches!(self.columns[*at].width, Width::Rest(_)));
         let mut widths: Vec<(usize, usize)> = Vec::with_capacity(taken.len());
         for &at in &taken {
             let column = &self.columns[at];
@@ -156,7 +159,8 @@ impl Table<'_> {
             let most = match column.width {
                 Width::Is(_) | Width::Rest(_) => least,
                 Width::Fit(_, most) => most,
-                Width::Share(_, part) => least + left * part / 100,
+                Width::Share(_, part) if has_rest => least + left * part / 100,
+                Width::Share(..) => least + left,
             };
             let extra = if most > least {
                 let rows = rows.iter().filter(|row| row.across().is_none());

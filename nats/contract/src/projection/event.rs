@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::JournalFact;
 use crate::event::EventView;
 use crate::ids::{JobId, Lane, MachineId, Writer};
+use crate::job::Job;
 use crate::outcome::Outcome;
 use crate::record::{Cause, Change, Next, Record};
 use crate::spec::Target;
@@ -61,7 +62,17 @@ pub struct Event {
 }
 
 impl Event {
-    pub(super) fn of_record(fact: &JournalFact, record: &Record) -> Self {
+    /// `job` is as it is after the record.
+    pub(super) fn of_record(fact: &JournalFact, record: &Record, job: Option<&Job>) -> Self {
+        // Of what others decide about an attempt its machine is told too.
+        let tried = || {
+            let about_attempt = matches!(
+                record.change,
+                Change::Lost { .. } | Change::CancelRequested { .. } | Change::Resolved { .. }
+            );
+            let attempt = job.filter(|_| about_attempt).and_then(Job::attempt);
+            attempt.map(|attempt| attempt.machine.clone())
+        };
         let machine = match (&fact.writer, &record.change) {
             (Writer::Machine(machine), _) => Some(machine.clone()),
             (
@@ -71,7 +82,7 @@ impl Event {
                     ..
                 },
             ) => Some(machine.clone()),
-            _ => record.after.machine.clone(),
+            _ => record.after.machine.clone().or_else(tried),
         };
         let word = match &record.change {
             Change::Ended { .. } | Change::Lost { .. } => record.after.state.as_str(),

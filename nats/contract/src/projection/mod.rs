@@ -279,7 +279,8 @@ impl Fleet {
                 self.count_change(fact, before.as_ref());
                 let key = EventKey::journal(fact.stored, fact.seq);
                 if let Ok(record) = &fact.record {
-                    self.remember(key, Event::of_record(fact, record));
+                    let event = Event::of_record(fact, record, self.jobs.get(&fact.job));
+                    self.remember(key, event);
                 }
                 self.reindex(fact.job, before);
             }

@@ -50,8 +50,8 @@ pub(in crate::view) fn draw(model: &Model, id: &MachineId, area: Rect, buf: &mut
         let inner = widget::pane(buf, area, look, true, &title, "Esc back");
         let width = inner.width;
         let mut all = state(model, machine);
-        all.extend(load(model, machine, width));
         all.extend(jobs(model, id));
+        all.extend(load(model, machine, width));
         all.extend(specs(model, machine));
         all.push(part(model, "what happened"));
         all.extend(events::of_machine(model, id, JOBS));
@@ -255,8 +255,7 @@ fn jobs(model: &Model, id: &MachineId) -> Vec<Line<'static>> {
         "runs now"
     };
     let running: Vec<&Job> = fleet.running_on(id).take(JOBS + 1).collect();
-    all.push(part(model, was));
-    list(model, &running, "nothing", &mut all);
+    list(model, was, &running, &mut all);
     if waiting > 0 {
         let queued = fleet
             .worst_first(model.as_of())
@@ -267,17 +266,20 @@ fn jobs(model: &Model, id: &MachineId) -> Vec<Line<'static>> {
             });
         let queued: Vec<&Job> = queued.take(JOBS + 1).collect();
         let name = format!("waits for it: {}", text::thousands(waiting as u64));
-        all.push(part(model, &name));
-        list(model, &queued, "those are further down the list", &mut all);
+        list(model, &name, &queued, &mut all);
     }
-    all.push(part(model, "ended here last"));
     let ended = events::ended_on(model, id, JOBS);
-    list(model, &ended, "nothing that is still kept here", &mut all);
+    list(model, "ended here last", &ended, &mut all);
     all
 }
 
-fn list(model: &Model, jobs: &[&Job], none: &str, all: &mut Vec<Line<'static>>) {
+fn list(model: &Model, name: &str, jobs: &[&Job], all: &mut Vec<Line<'static>>) {
     let look = model.look;
+    let mut head = part(model, name);
+    if jobs.is_empty() {
+        head.push_span(Span::styled("  nothing here", look.style(Role::Dim)));
+    }
+    all.push(head);
     for job in jobs.iter().take(JOBS) {
         let (glyph, role) = look.job(job.state.word());
         let prefix = words::prefix(&model.fleet, job.id);
@@ -291,9 +293,7 @@ fn list(model: &Model, jobs: &[&Job], none: &str, all: &mut Vec<Line<'static>>) 
             Span::styled(format!("{age}  {note}"), look.style(Role::Dim)),
         ]));
     }
-    if jobs.is_empty() {
-        all.push(Line::styled(format!("   {none}"), look.style(Role::Dim)));
-    } else if jobs.len() > JOBS {
+    if jobs.len() > JOBS {
         all.push(Line::styled("   and more", look.style(Role::Dim)));
     }
 }

@@ -34,7 +34,10 @@ fn fact(model: &Model, name: &str, text: &str) -> Line<'static> {
 
 /// What a part is called.
 fn part(model: &Model, name: &str) -> Line<'static> {
-    Line::styled(format!(" {name}"), model.look.style(Role::Accent))
+    Line::from(Span::styled(
+        format!(" {name}"),
+        model.look.style(Role::Accent),
+    ))
 }
 
 fn lines(model: &Model, buf: &mut Buffer, area: Rect, lines: Vec<Line<'static>>) {
