@@ -182,8 +182,9 @@ impl Row for JobRow<'_> {
             Col::Id => cell(self.id.as_str(), dim),
             Col::What => cell(self.title.as_str(), plain),
             Col::Where => cell(place(self.job).map_or("-", |m| m.as_str()), plain),
-            Col::Note if role == Role::Bad && !dated => cell(self.rest(col), look.style(Role::Bad)),
-            _ => cell(self.rest(col), dim),
+            Col::Note if matches!(role, Role::Bad | Role::Attention) => {
+                cell(self.rest(col), plain)
+            }_ => cell(self.rest(col), dim),
         }
     }
 }
