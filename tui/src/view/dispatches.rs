@@ -182,9 +182,8 @@ impl Row for JobRow<'_> {
             Col::Id => cell(self.id.as_str(), dim),
             Col::What => cell(self.title.as_str(), plain),
             Col::Where => cell(place(self.job).map_or("-", |m| m.as_str()), plain),
-            Col::Note if matches!(role, Role::Bad | Role::Attention) => {
-                cell(self.rest(col), plain)
-            }_ => cell(self.rest(col), dim),
+            Col::Note if matches!(role, Role::Bad | Role::Attention) => cell(self.rest(col), plain),
+            _ => cell(self.rest(col), dim),
         }
     }
 }
