@@ -243,9 +243,9 @@ impl App {
 
     /// When something changes by itself, before the next second begins.
     fn wakes(&self) -> Option<Instant> {
-        let hint = self.model.ui.wakes_in(self.clock.now());
-        let hint = hint.map(|left| Instant::now() + left);
-        [hint, self.motion].into_iter().flatten().min()
+        let due = self.model.wakes_in(self.clock.now());
+        let due = due.map(|left| Instant::now() + left);
+        [due, self.motion].into_iter().flatten().min()
     }
 
     fn measure(&mut self) -> Result<Option<Leave>, TuiError> {

@@ -1,10 +1,15 @@
 //! The columns of the lists: what they are called, what a list has of them, and how rows are put in
 //! order by one. No cells here.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use fleet_contract::job::Job;
-use fleet_contract::spec::Target;
+use fleet_contract::machine::MachineState;
+use fleet_contract::outcome::Outcome;
+use fleet_contract::projection::{Fleet, JobsAt, Machine, place};
+use fleet_contract::record::StateWord;
+use fleet_contract::spec::{Priority, Target};
 use fleet_contract::time::Time;
 
 use crate::model::Pane;
@@ -82,6 +87,88 @@ impl Col {
             Self::Text => "WHAT HAPPENED",
         }
     }
+
+    /// Whether rows can be put in its order.
+    pub(crate) fn sorts(self) -> bool {
+        !matches!(
+            self,
+            Self::Glyph
+                | Self::Note
+                | Self::Tags
+                | Self::History
+                | Self::Causes
+                | Self::Time
+                | Self::Kind
+                | Self::Text
+        )
+    }
+
+    /// Whether it can be left out.
+    pub(crate) fn leaves(self) -> bool {
+        !matches!(self, Self::Glyph | Self::What | Self::Machine | Self::Kind)
+    }
+}
+
+/// Puts jobs in the order of a column. Those that have nothing there come last; those that are
+/// alike stay as they were.
+pub(crate) fn sort_jobs(jobs: &mut [&Job], col: Col, now: Time) {
+    let word = |job: &Job| StateWord::ALL.iter().position(|w| *w == job.state.word());
+    let exit = |job: &Job| match job.attempt().map(|a| &a.outcome) {
+        Some(Some(Outcome::Exited { exit_code })) => Some(*exit_code),
+        _ => None,
+    };
+    match col {
+        Col::State => jobs.sort_by_key(|job| word(job)),
+        Col::Id => jobs.sort_by_key(|job| job.id),
+        Col::What => jobs.sort_by_cached_key(|job| job.spec.title().to_lowercase()),
+        Col::Where => jobs.sort_by_key(|job| (place(job).is_none(), place(job))),
+        // The youngest first.
+        Col::Age => jobs.sort_by_key(|job| Reverse(job.changed_at)),
+        Col::Attempt => jobs.sort_by_key(|job| Reverse(job.attempts.len())),
+        Col::Took => jobs.sort_by_key(|job| Reverse(took(job, now))),
+        Col::Exit => jobs.sort_by_key(|job| (exit(job).is_none(), exit(job))),
+        Col::Lane => jobs.sort_by(|a, b| lane(a).cmp(lane(b))),
+        Col::Priority => jobs.sort_by_key(|job| match job.spec.priority {
+            Priority::High => 0,
+            Priority::Normal => 1,
+            Priority::Low => 2,
+        }),
+        Col::By => jobs.sort_by(|a, b| a.spec.submitted_by.cmp(&b.spec.submitted_by)),
+        _ => {}
+    }
+}
+
+/// Puts machines in the order of a column: what is fullest, slowest or most first.
+pub(crate) fn sort_machines(all: &mut [(MachineState, &Machine)], col: Col, fleet: &Fleet) {
+    let load = |machine: &Machine| {
+        let cores = f64::from(machine.presence.specs.cores.max(1));
+        machine.presence.load.load / cores
+    };
+    let free = |machine: &Machine| {
+        let load = &machine.presence.load;
+        load.slots.saturating_sub(load.slots_used)
+    };
+    let rtt = |machine: &Machine| machine.presence.load.rtt_ms.unwrap_or(-1.0);
+    let name = |machine: &Machine| machine.presence.machine.clone();
+    let at = |machine: &Machine| fleet.jobs_at(&machine.presence.machine);
+    match col {
+        Col::Machine => all.sort_by_key(|(_, m)| name(m)),
+        Col::State => all.sort_by_key(|(state, _)| *state),
+        Col::Seen => all.sort_by_key(|(_, m)| m.seen),
+        Col::Slots => all.sort_by_key(|(_, m)| free(m)),
+        Col::Load => all.sort_by(|(_, a), (_, b)| load(b).total_cmp(&load(a))),
+        Col::Memory => all.sort_by_key(|(_, m)| m.presence.load.mem_free),
+        Col::Disk => all.sort_by_key(|(_, m)| m.presence.load.disk_free),
+        Col::Rtt => all.sort_by(|(_, a), (_, b)| rtt(b).total_cmp(&rtt(a))),
+        Col::Jobs => all.sort_by_key(|(_, m)| Reverse(m.presence.load.slots_used)),
+        Col::Done => all.sort_by_key(|(_, m)| Reverse(at(m).map_or(0, JobsAt::done))),
+        Col::Failed => all.sort_by_key(|(_, m)| Reverse(at(m).map_or(0, JobsAt::failed))),
+        Col::Os => all.sort_by(|(_, a), (_, b)| a.presence.specs.os.cmp(&b.presence.specs.os)),
+        Col::Version => {
+            all.sort_by(|(_, a), (_, b)| a.presence.specs.version.cmp(&b.presence.specs.version));
+        }
+        _ => {}
+    }
 }
 
 /// The columns of a list from left to right.
@@ -131,6 +218,12 @@ pub(crate) fn of(pane: Pane) -> &'static [Col] {
         ],
         Pane::Inbox | Pane::Bus => &[],
     }
+}
+
+/// The columns of a list that have a name to choose them by.
+pub(crate) fn choice(pane: Pane) -> impl Iterator<Item = Col> {
+    let all = of(pane).iter().copied();
+    all.filter(|col| !col.name().is_empty())
 }
 
 /// Columns that are shown unless the person says otherwise; the others come only where they are

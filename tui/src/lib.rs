@@ -9,11 +9,15 @@ mod bus;
 mod columns;
 #[cfg(any(test, feature = "demo"))]
 pub mod demo;
+mod filter;
+mod input;
 mod keymap;
 mod link;
+mod lists;
 mod log;
 mod model;
 mod own;
+mod palette;
 mod plain;
 mod source;
 mod terminal;
@@ -22,10 +26,12 @@ mod tests;
 mod text;
 mod theme;
 mod topology;
+mod trail;
 mod ui;
 mod update;
 mod view;
 mod widget;
+mod yank;
 
 use std::time::Duration;
 

@@ -14,10 +14,12 @@ use crate::Motion;
 use crate::bus::{BusHealth, BusMsg};
 use crate::keymap::Place;
 pub(crate) use crate::link::{Gap, Link, Phase};
+use crate::lists::Lists;
 use crate::log::{self, Log};
 use crate::own::Own;
 use crate::theme::Look;
 use crate::topology::Topology;
+use crate::trail::Trail;
 use crate::ui::Ui;
 
 /// Marks among the events that the console itself made.
@@ -101,10 +103,8 @@ pub(crate) enum Cmd {
     /// Let the shell have the terminal.
     Suspend,
     /// Put this text on the terminal's clipboard.
-    #[allow(dead_code, reason = "made as soon as there are keys for it")]
     Copy(String),
     /// Capture the mouse, or let the terminal have it.
-    #[allow(dead_code, reason = "made as soon as there are keys for it")]
     Mouse(bool),
     /// Follow this job's output, and no other's.
     OpenLog(JobId),
@@ -164,6 +164,17 @@ impl Pane {
     pub(crate) const FLEET: [Self; 3] = [Self::Machines, Self::Dispatches, Self::Events];
 }
 
+/// What goes on behind a screen that stands still.
+#[derive(Debug, Clone)]
+pub(crate) struct Paused {
+    /// The fleet as it is. What is shown stays what it was.
+    pub(crate) live: Fleet,
+    /// Whether what is shown was dated when it was stopped.
+    pub(crate) dated: bool,
+    /// Whether the output that is open followed its end.
+    pub(crate) followed: bool,
+}
+
 /// What is opened over a screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Detail {
@@ -213,8 +224,10 @@ impl JobDetail {
 /// All that the console knows.
 #[derive(Debug, Clone)]
 pub(crate) struct Model {
-    /// Now, by a clock that only goes forward.
+    /// The time that is shown: that of the moment when the screen was stopped, else the time.
     pub(crate) now: Time,
+    /// The time.
+    pub(crate) clock: Time,
     /// The person's time zone.
     pub(crate) zone: TimeZone,
     /// What the fleet is called.
@@ -243,6 +256,12 @@ pub(crate) struct Model {
     pub(crate) event: Option<EventKey>,
     /// What is opened.
     pub(crate) detail: Option<Detail>,
+    /// What the lists show of the fleet.
+    pub(crate) lists: Lists,
+    /// Where the person was before, and places that were marked.
+    pub(crate) trail: Trail,
+    /// What goes on behind a screen that stands still.
+    pub(crate) paused: Option<Box<Paused>>,
     /// What the person is in the middle of.
     pub(crate) ui: Ui,
     /// What is known of the bus itself.
@@ -260,6 +279,7 @@ impl Model {
     pub(crate) fn new(now: Time, zone: TimeZone, name: String, hub: String, look: Look) -> Self {
         Self {
             now,
+            clock: now,
             zone,
             name,
             hub,
@@ -278,6 +298,9 @@ impl Model {
             machine: None,
             event: None,
             detail: None,
+            lists: Lists::default(),
+            trail: Trail::default(),
+            paused: None,
             ui: Ui::new(),
             bus: BusHealth::default(),
             own: Own::default(),
@@ -309,7 +332,7 @@ impl Model {
 
     /// Says in one line what was done.
     pub(crate) fn say(&mut self, text: impl Into<String>) {
-        self.ui.say(self.now, text);
+        self.ui.say(self.clock, text);
     }
 
     /// The time by which states are judged: what a machine was when the link went away, or by what
@@ -317,30 +340,53 @@ impl Model {
     pub(crate) fn as_of(&self) -> Time {
         match (self.phase(), self.link.lag) {
             (Phase::Live, _) => self.now,
-            (Phase::Slow { .. }, Some(lag)) => lag.stored,
-            _ => self.link.as_of,
+            (Phase::Slow { .. }, Some(lag)) => lag.stored.min(self.now),
+            _ => self.link.as_of.min(self.now),
         }
     }
 
     /// How true what is shown is.
     pub(crate) fn phase(&self) -> Phase {
-        self.link.phase(self.now)
+        self.link.phase(self.clock)
     }
 
     /// Whether what is shown may be no longer true.
     pub(crate) fn is_dated(&self) -> bool {
-        matches!(self.phase(), Phase::Down | Phase::Silent)
+        match &self.paused {
+            // What stands still was true when it was stopped, and says when that was.
+            Some(paused) => paused.dated,
+            None => matches!(self.phase(), Phase::Down | Phase::Silent),
+        }
     }
 
     /// Records of the journal that the hub has and this console has not.
     pub(crate) fn behind(&self) -> u64 {
-        self.link.hub_seq.saturating_sub(self.fleet.journal_seq())
+        self.link.hub_seq.saturating_sub(self.live().journal_seq())
+    }
+
+    /// The fleet as it is, also while the screen stands still.
+    pub(crate) fn live(&self) -> &Fleet {
+        self.paused.as_ref().map_or(&self.fleet, |p| &p.live)
+    }
+
+    /// The same, to fold into.
+    pub(crate) fn live_mut(&mut self) -> &mut Fleet {
+        match &mut self.paused {
+            Some(paused) => &mut paused.live,
+            None => &mut self.fleet,
+        }
+    }
+
+    /// How long it is until something changes by itself; ages are none of it.
+    pub(crate) fn wakes_in(&self, now: Time) -> Option<Duration> {
+        let lists = self.lists.wakes_in(now);
+        self.ui.wakes_in(now).into_iter().chain(lists).min()
     }
 
     /// Marks something among the events.
     pub(crate) fn mark(&mut self, text: String) {
         // Each has a place of its own.
-        let mut at = self.now;
+        let mut at = self.clock;
         while self.marks.contains_key(&at) {
             at = at.plus(Duration::from_micros(1));
         }
@@ -381,31 +427,5 @@ impl Model {
     fn event_of<T>(&self, part: impl FnOnce(&Event) -> Option<T>) -> Option<T> {
         let key = self.selected_event()?;
         self.fleet.events().get(&key).and_then(part)
-    }
-
-    /// The selected job.
-    pub(crate) fn selected_job(&self) -> Option<JobId> {
-        let kept = self.job.filter(|id| self.fleet.job(*id).is_some());
-        kept.or_else(|| self.fleet.worst_first(self.as_of()).next().map(|j| j.id))
-    }
-
-    /// The selected machine.
-    pub(crate) fn selected_machine(&self) -> Option<MachineId> {
-        let kept = self.machine.clone();
-        kept.filter(|id| self.fleet.machines().contains_key(id))
-            .or_else(|| {
-                let all = self.fleet.machines_worst_first(self.as_of());
-                all.first().map(|(_, m)| m.presence.machine.clone())
-            })
-    }
-
-    /// The selected event.
-    pub(crate) fn selected_event(&self) -> Option<EventKey> {
-        let events = self.fleet.events();
-        match self.event {
-            // One that is no longer kept: the oldest that is.
-            Some(key) => events.range(key..).next().map(|(key, _)| *key),
-            None => events.keys().next_back().copied(),
-        }
     }
 }

@@ -1,24 +1,62 @@
-//! What the person is in the middle of: keys pressed so far, what is opened over the screen, the
-//! one line that answers an action. A part of the model; it knows nothing of the fleet.
+//! What the person is in the middle of: keys pressed so far, text being typed, what is opened
+//! over the screen, the one line that answers an action. A part of the model; it knows nothing of
+//! the fleet.
 
 use std::time::Duration;
 
 use fleet_contract::time::Time;
 
+use crate::input::TextLine;
 use crate::keymap::{Key, Keymap, Place};
+use crate::model::Pane;
 
 /// A sequence that waits so long shows what can follow.
 pub(crate) const HINT_AFTER: Duration = Duration::from_millis(300);
 /// How long a notice stays.
 const NOTICE: Duration = Duration::from_secs(6);
 
+/// Something to be chosen from a list by typing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chooser {
+    /// What is typed.
+    pub(crate) line: TextLine,
+    /// Which of the rows that are left is selected.
+    pub(crate) at: usize,
+    /// Where the person was when it was opened.
+    pub(crate) place: Place,
+}
+
 /// What is shown over the screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Popup {
     /// The keys of this place.
-    Help,
-    /// Why the selected dispatch stands where it stands; so many lines are above the first shown.
+    Help(Chooser),
+    /// Everything that can be done, by name.
+    Palette(Chooser),
+    /// Why what is selected is as it is; so many lines are above the first shown.
     Why(usize),
+    /// Which columns the list has; the one that is pointed at.
+    Columns(usize),
+}
+
+/// What text is typed for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The filter of this list.
+    Filter(Pane),
+    /// What is looked for in the output.
+    Search,
+}
+
+/// Text that is being typed in the line below the screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Input {
+    /// What for.
+    pub(crate) wanted: Wanted,
+    /// The text.
+    pub(crate) line: TextLine,
+    /// What is wrong with it.
+    pub(crate) wrong: Option<String>,
 }
 
 /// A sequence of keys that has begun.
@@ -39,8 +77,14 @@ pub(crate) struct Ui {
     pub(crate) pending: Option<Pending>,
     /// What is shown over the screen.
     pub(crate) popup: Option<Popup>,
+    /// What is being typed.
+    pub(crate) input: Option<Input>,
     /// One line that answers what was done last, and when it was said.
     notice: Option<(Time, String)>,
+    /// Where and when the mouse clicked last.
+    pub(crate) clicked: Option<(Time, u16, u16)>,
+    /// Whether the mouse is captured.
+    pub(crate) mouse: bool,
     /// Whether the terminal is in the foreground of its window, as far as it tells.
     pub(crate) focused: bool,
 }
@@ -49,6 +93,7 @@ impl Ui {
     /// Nothing has begun.
     pub(crate) fn new() -> Self {
         Self {
+            mouse: true,
             focused: true,
             ..Self::default()
         }
@@ -87,6 +132,38 @@ impl Ui {
 
     /// The place of what is over the screen, if anything is.
     pub(crate) fn place(&self) -> Option<Place> {
-        self.popup.as_ref().map(|_| Place::Popup)
+        match &self.popup {
+            _ if self.input.is_some() => Some(Place::Input),
+            Some(Popup::Help(_) | Popup::Palette(_)) => Some(Place::Input),
+            Some(Popup::Why(_) | Popup::Columns(_)) => Some(Place::Popup),
+            None => None,
+        }
+    }
+
+    /// What is chosen from by typing.
+    pub(crate) fn chooser(&self) -> Option<&Chooser> {
+        match &self.popup {
+            Some(Popup::Help(chooser) | Popup::Palette(chooser)) => Some(chooser),
+            _ => None,
+        }
+    }
+
+    /// The same, to change it.
+    pub(crate) fn chooser_mut(&mut self) -> Option<&mut Chooser> {
+        match &mut self.popup {
+            Some(Popup::Help(chooser) | Popup::Palette(chooser)) => Some(chooser),
+            _ => None,
+        }
+    }
+
+    /// The line that is being typed.
+    pub(crate) fn line(&mut self) -> Option<&mut TextLine> {
+        if let Some(input) = &mut self.input {
+            return Some(&mut input.line);
+        }
+        match &mut self.popup {
+            Some(Popup::Help(chooser) | Popup::Palette(chooser)) => Some(&mut chooser.line),
+            _ => None,
+        }
     }
 }

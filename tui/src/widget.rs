@@ -113,9 +113,25 @@ pub(crate) fn cell<'a>(text: impl Into<Cow<'a, str>>, style: Style) -> Cell<'a> 
     }
 }
 
+/// Shows a row as the selected one.
+pub(crate) fn select(buf: &mut Buffer, area: Rect, y: u16, look: Look) {
+    if y < area.height {
+        let row = Rect {
+            y: area.y + y,
+            height: 1,
+            ..area
+        };
+        buf.set_style(row, look.selection());
+    }
+}
+
 /// The first row to show so that the selected one is on screen, in the middle where it can be.
 pub(crate) fn first_row(selected: usize, rows: usize, height: usize) -> usize {
-    selected
-        .saturating_sub(height / 2)
-        .min(rows.saturating_sub(height))
+    first_below(selected, height / 2, rows, height)
+}
+
+/// The first row to show, with so many rows above the selected one where that is possible.
+pub(crate) fn first_below(selected: usize, above: usize, rows: usize, height: usize) -> usize {
+    let above = above.min(height.saturating_sub(1)).min(selected);
+    (selected - above).min(rows.saturating_sub(height))
 }

@@ -38,14 +38,58 @@ pub(crate) enum Action {
     Wrap,
     /// Show the time of each line of output, or no longer.
     Times,
+    /// Keys of this place.
     Help,
+    /// Everything by name.
+    Palette,
+    Filter,
+    /// Look for a text in the output.
+    Search,
+    NextMatch,
+    PreviousMatch,
     Why,
+    /// The view before in the history, the one after it, and the last one.
+    ViewBefore,
+    ViewAfter,
+    LastView,
     /// The machine of what is selected.
     JumpMachine,
     /// The dispatch of what is selected.
     JumpDispatch,
     /// The output of the selected dispatch.
     JumpLog,
+    /// The events of what is selected.
+    JumpEvents,
+    /// Call this place by a character, and go there.
+    SetMark,
+    GoMark,
+    /// Mark the selected row, or all.
+    MarkRow,
+    MarkAll,
+    Sort,
+    SortTurned,
+    Columns,
+    /// Turn on or off what is pointed at.
+    Toggle,
+    Fold,
+    Pause,
+    YankId,
+    YankLine,
+    YankJson,
+    YankCommand,
+    /// Whether the mouse is captured.
+    Mouse,
+    /// While text is typed.
+    Accept,
+    Cancel,
+    ChooseUp,
+    ChooseDown,
+    EraseBefore,
+    EraseAt,
+    CursorLeft,
+    CursorRight,
+    CursorHome,
+    CursorEnd,
 }
 
 /// Where a binding holds.
@@ -64,7 +108,6 @@ pub(crate) enum Place {
     /// In a popup.
     Popup,
     /// Where text is typed.
-    #[allow(dead_code, reason = "there as soon as something takes text")]
     Input,
 }
 
@@ -105,19 +148,23 @@ pub(crate) enum Group {
     Find,
     Jump,
     Lists,
+    Yank,
     Log,
+    Typing,
     Leave,
 }
 
 impl Group {
     /// All, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Screens,
         Self::Move,
         Self::Find,
         Self::Jump,
         Self::Lists,
+        Self::Yank,
         Self::Log,
+        Self::Typing,
         Self::Leave,
     ];
 
@@ -129,7 +176,9 @@ impl Group {
             Self::Find => "Find",
             Self::Jump => "Jump",
             Self::Lists => "Lists",
+            Self::Yank => "Yank",
             Self::Log => "Output",
+            Self::Typing => "Typing",
             Self::Leave => "Leave",
         }
     }

@@ -14,7 +14,6 @@ pub(crate) use table::KEYMAP;
 #[derive(Debug)]
 pub(crate) struct Binding {
     /// What it is called in the settings.
-    #[allow(dead_code, reason = "read as soon as keys are settings")]
     pub(crate) name: &'static str,
     /// Its keys or sequences of keys, one space between two.
     pub(crate) keys: &'static [&'static str],
@@ -127,16 +126,26 @@ impl Keymap {
             .filter(move |b| b.binding.place.holds(here))
     }
 
-    /// All bindings.
-    pub(crate) fn all(&self) -> &[Bound] {
-        &self.bound
-    }
-
     /// The first key of an action as people read it; empty where it has none.
     pub(crate) fn key_of(&self, action: Action) -> String {
+        self.first(action).map_or(String::new(), key::shown)
+    }
+
+    /// The keys of an action before the free character that it ends in; none where it has none.
+    pub(crate) fn awaits(&self, action: Action) -> Option<Vec<Key>> {
+        let (last, before) = self.first(action)?.split_last()?;
+        (*last == Key::Any).then(|| before.to_vec())
+    }
+
+    /// The same as people read it.
+    pub(crate) fn prefix_of(&self, action: Action) -> String {
+        self.awaits(action)
+            .map_or(String::new(), |keys| key::shown(&keys))
+    }
+
+    fn first(&self, action: Action) -> Option<&[Key]> {
         let bound = self.bound.iter().find(|b| b.binding.action == action);
-        let keys = bound.and_then(|b| b.keys.first());
-        keys.map_or(String::new(), |keys| key::shown(keys))
+        bound.and_then(|b| b.keys.first()).map(Vec::as_slice)
     }
 }
 

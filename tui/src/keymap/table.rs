@@ -111,15 +111,67 @@ pub(crate) static KEYMAP: &[Binding] = &[
         &["Esc"],
         Action::Back,
         Group::Move,
-        "back; never leaves the console",
+        "back: close what is open, then clear the filter; never leaves",
     )
     .short("back"),
+    row(
+        "view_before",
+        &["["],
+        Action::ViewBefore,
+        Group::Move,
+        "the view before this one",
+    ),
+    row(
+        "view_after",
+        &["]"],
+        Action::ViewAfter,
+        Group::Move,
+        "the view after this one",
+    ),
+    row(
+        "last_view",
+        &["`"],
+        Action::LastView,
+        Group::Move,
+        "the last view, and back again",
+    ),
+    row(
+        "filter",
+        &["/"],
+        Action::Filter,
+        Group::Find,
+        "filter this list: words, and terms like state:failed m:forge age>10m",
+    )
+    .at(Place::List)
+    .short("filter"),
+    row(
+        "next_match",
+        &["n"],
+        Action::NextMatch,
+        Group::Find,
+        "the next row that the last filter matches, or line that is found",
+    ),
+    row(
+        "previous_match",
+        &["N"],
+        Action::PreviousMatch,
+        Group::Find,
+        "the row or line before it",
+    ),
+    row(
+        "palette",
+        &[":"],
+        Action::Palette,
+        Group::Find,
+        "everything that can be done, by name",
+    )
+    .short("palette"),
     row(
         "help",
         &["?"],
         Action::Help,
         Group::Find,
-        "the keys of this place",
+        "the keys of this place; type to find one, Enter does it",
     )
     .short("keys"),
     row(
@@ -128,7 +180,8 @@ pub(crate) static KEYMAP: &[Binding] = &[
         Action::Why,
         Group::Find,
         "why the selected dispatch or machine is as it is",
-    ),
+    )
+    .short("why"),
     row(
         "jump_machine",
         &["g m"],
@@ -148,8 +201,77 @@ pub(crate) static KEYMAP: &[Binding] = &[
         &["g l"],
         Action::JumpLog,
         Group::Jump,
-        "the output of the selected dispatch",
+        "the output of the dispatch, at the time of the selected event",
     ),
+    row(
+        "jump_events",
+        &["g e"],
+        Action::JumpEvents,
+        Group::Jump,
+        "the events of what is selected, or of the line of output",
+    ),
+    row(
+        "set_mark",
+        &["m <char>"],
+        Action::SetMark,
+        Group::Jump,
+        "call this place by a character",
+    ),
+    row(
+        "go_mark",
+        &["' <char>"],
+        Action::GoMark,
+        Group::Jump,
+        "go to the place that was called so",
+    ),
+    row(
+        "mark",
+        &["Space"],
+        Action::MarkRow,
+        Group::Lists,
+        "mark the row; what is yanked is of all marked ones",
+    )
+    .at(Place::List),
+    row(
+        "mark_all",
+        &["*"],
+        Action::MarkAll,
+        Group::Lists,
+        "mark every row that the filter lets through, or none",
+    )
+    .at(Place::List),
+    row(
+        "sort",
+        &["s"],
+        Action::Sort,
+        Group::Lists,
+        "put the rows in the order of the next column",
+    )
+    .at(Place::List),
+    row(
+        "sort_turned",
+        &["S"],
+        Action::SortTurned,
+        Group::Lists,
+        "turn the order round",
+    )
+    .at(Place::List),
+    row(
+        "columns",
+        &["c"],
+        Action::Columns,
+        Group::Lists,
+        "choose the columns",
+    )
+    .at(Place::List),
+    row(
+        "fold",
+        &["z"],
+        Action::Fold,
+        Group::Lists,
+        "fold what is routine among the events, or show all",
+    )
+    .at(Place::List),
     row(
         "follow",
         &["f"],
@@ -199,6 +321,56 @@ pub(crate) static KEYMAP: &[Binding] = &[
     )
     .at(Place::List),
     row(
+        "pause",
+        &["p"],
+        Action::Pause,
+        Group::Lists,
+        "let the screen stand still, or go on",
+    ),
+    row(
+        "mouse",
+        &["M"],
+        Action::Mouse,
+        Group::Lists,
+        "use the mouse here, or leave it to the terminal",
+    ),
+    row(
+        "toggle",
+        &["Space"],
+        Action::Toggle,
+        Group::Lists,
+        "turn on or off what is pointed at",
+    )
+    .at(Place::Popup),
+    row(
+        "yank_id",
+        &["y i"],
+        Action::YankId,
+        Group::Yank,
+        "copy the id of what is selected",
+    ),
+    row(
+        "yank_line",
+        &["y l"],
+        Action::YankLine,
+        Group::Yank,
+        "copy its line",
+    ),
+    row(
+        "yank_json",
+        &["y j"],
+        Action::YankJson,
+        Group::Yank,
+        "copy it as JSON",
+    ),
+    row(
+        "yank_command",
+        &["y c"],
+        Action::YankCommand,
+        Group::Yank,
+        "copy the command that shows the same",
+    ),
+    row(
         "left",
         &["Left", "h"],
         Action::Left,
@@ -214,6 +386,61 @@ pub(crate) static KEYMAP: &[Binding] = &[
         "long lines: to the right",
     )
     .at(Place::Log),
+    typing("accept", &["Enter"], Action::Accept, "take what was typed").short("take"),
+    typing(
+        "cancel",
+        &["Esc"],
+        Action::Cancel,
+        "leave it; a filter is cleared",
+    )
+    .short("clear"),
+    typing("choose_up", &["Up"], Action::ChooseUp, "the row above"),
+    typing(
+        "choose_down",
+        &["Down"],
+        Action::ChooseDown,
+        "the row below",
+    ),
+    typing(
+        "erase_before",
+        &["Backspace"],
+        Action::EraseBefore,
+        "remove the character before the cursor",
+    ),
+    typing(
+        "erase_at",
+        &["Delete"],
+        Action::EraseAt,
+        "remove the character at the cursor",
+    ),
+    typing(
+        "cursor_left",
+        &["Left"],
+        Action::CursorLeft,
+        "one character to the left",
+    ),
+    typing(
+        "cursor_right",
+        &["Right"],
+        Action::CursorRight,
+        "one character to the right",
+    ),
+    typing(
+        "cursor_home",
+        &["Home"],
+        Action::CursorHome,
+        "to the beginning",
+    ),
+    typing("cursor_end", &["End"], Action::CursorEnd, "to the end"),
+    row(
+        "search",
+        &["/"],
+        Action::Search,
+        Group::Log,
+        "look for a text in the output",
+    )
+    .at(Place::Log)
+    .short("search"),
     row(
         "wrap",
         &["W"],
@@ -262,6 +489,15 @@ pub(crate) static KEYMAP: &[Binding] = &[
     )
     .at(Place::Always),
 ];
+
+const fn typing(
+    name: &'static str,
+    keys: &'static [&'static str],
+    action: Action,
+    help: &'static str,
+) -> Binding {
+    row(name, keys, action, Group::Typing, help).at(Place::Input)
+}
 
 const fn row(
     name: &'static str,

@@ -74,8 +74,11 @@ fn escape_closes_one_thing_after_the_other_and_never_leaves() {
     assert_eq!(press(&mut model, KeyCode::Esc), []);
     assert!(model.ui.popup.is_none() && model.detail.is_some());
     typed(&mut model, "?");
-    assert_eq!(model.ui.popup, Some(Popup::Help));
+    assert!(matches!(model.ui.popup, Some(Popup::Help(_))));
+    // What is typed there is searched for.
     assert_eq!(typed(&mut model, "q"), []);
+    assert!(model.ui.popup.is_some());
+    press(&mut model, KeyCode::Esc);
     assert!(matches!(
         press(&mut model, KeyCode::Esc)[..],
         [Cmd::CloseLog]

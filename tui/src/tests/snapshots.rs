@@ -8,7 +8,7 @@ use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
 use super::*;
-use crate::ui::Popup;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 const SIZES: [(u16, u16); 6] = [(120, 36), (80, 24), (60, 16), (40, 10), (20, 5), (1, 1)];
 
@@ -135,8 +135,16 @@ fn without_colour_none_is_set_and_the_selection_is_reverse() {
 fn ascii_is_ascii() {
     for situation in SITUATIONS {
         let mut model = model(situation, ASCII);
-        for help in [false, true] {
-            model.ui.popup = help.then_some(Popup::Help);
+        for keys in ["", "?", "\u{1b}:", "\u{1b}c"] {
+            for c in keys.chars() {
+                let code = match c {
+                    '\u{1b}' => KeyCode::Esc,
+                    c => KeyCode::Char(c),
+                };
+                let key = KeyEvent::new(code, KeyModifiers::NONE);
+                update(&mut model, now(), Msg::Key(key));
+            }
+            assert_eq!(model.ui.popup.is_some(), !keys.is_empty());
             let text = text(&draw(&model, 120, 36));
             let foreign = text.chars().find(|c| !c.is_ascii());
             assert_eq!(foreign, None, "{situation:?}\n{text}");
@@ -146,7 +154,6 @@ fn ascii_is_ascii() {
 
 /// Models that show everything there is to show.
 fn all_views() -> Vec<Model> {
-    use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
     let mut models: Vec<Model> = SITUATIONS.map(|s| model(s, COLOUR)).into();
     let press = |model: &mut Model, code| {
         let key = KeyEvent::new(code, KeyModifiers::NONE);

@@ -2,26 +2,72 @@
 
 use crate::keymap::Action;
 use crate::model::{Cmd, Model, Pane, Screen};
+use crate::trail::Spot;
 use crate::ui::Popup;
 
-use super::{log, open, select, topology};
+use super::{choose, jump, list, log, open, pause, select, topology, typing, yank};
+
+/// Does it, and remembers where the person came from; what is to be done outside.
+pub(super) fn act(model: &mut Model, action: Action, free: Option<char>) -> Vec<Cmd> {
+    let goes_back = matches!(action, Action::ViewBefore | Action::ViewAfter);
+    let before = Spot::of(model);
+    let cmds = perform(model, action, free);
+    if !goes_back && !before.is(&Spot::of(model)) {
+        model.trail.went(before);
+    }
+    cmds
+}
 
 /// Does it; what is to be done outside.
-pub(super) fn act(model: &mut Model, action: Action, _free: Option<char>) -> Vec<Cmd> {
+pub(super) fn perform(model: &mut Model, action: Action, free: Option<char>) -> Vec<Cmd> {
     match action {
         Action::Leave => return vec![Cmd::Quit],
         Action::LeaveKeeping => return vec![Cmd::QuitKeeping],
         Action::Suspend => return vec![Cmd::Suspend],
         Action::Close => return close(model),
         Action::Back => return back(model),
-        Action::Help => toggle(model, Popup::Help),
+        Action::Help | Action::Palette => choose::open(model, action),
         Action::Why => why(model),
         Action::Screen(screen) => return go(model, screen),
         Action::Next => return step(model, 1),
         Action::Previous => return step(model, -1),
+        Action::Open if matches!(model.ui.popup, Some(Popup::Columns(_))) => list::toggle(model),
         Action::Open => return open::selected(model),
+        Action::ViewBefore => return jump::step(model, false),
+        Action::ViewAfter => return jump::step(model, true),
+        Action::LastView => return jump::last(model),
         Action::JumpMachine => return open::jump_machine(model),
-        Action::JumpDispatch | Action::JumpLog => return open::jump_job(model),
+        Action::JumpDispatch => return open::jump_job(model),
+        Action::JumpLog => return jump::log(model),
+        Action::JumpEvents => return jump::events(model),
+        Action::SetMark => jump::set_mark(model, free),
+        Action::GoMark => return jump::go_mark(model, free),
+        Action::Filter => typing::filter(model),
+        Action::Search => typing::search(model),
+        Action::NextMatch => select::find(model, true),
+        Action::PreviousMatch => select::find(model, false),
+        Action::MarkRow => list::mark(model),
+        Action::MarkAll => list::mark_all(model),
+        Action::Sort => list::sort(model),
+        Action::SortTurned => list::turn(model),
+        Action::Columns => list::columns(model),
+        Action::Toggle => list::toggle(model),
+        Action::Fold => list::fold(model),
+        Action::Pause => pause::toggle(model),
+        Action::Mouse => return mouse(model),
+        Action::YankId | Action::YankLine | Action::YankJson | Action::YankCommand => {
+            return yank::yank(model, action);
+        }
+        Action::Accept => return typing::accept(model),
+        Action::Cancel => typing::cancel(model),
+        Action::ChooseUp => choose::step(model, -1),
+        Action::ChooseDown => choose::step(model, 1),
+        Action::EraseBefore
+        | Action::EraseAt
+        | Action::CursorLeft
+        | Action::CursorRight
+        | Action::CursorHome
+        | Action::CursorEnd => typing::edit(model, action),
         Action::Follow => select::follow(model),
         Action::Up => select::scroll(model, -1),
         Action::Down => select::scroll(model, 1),
@@ -40,14 +86,6 @@ pub(super) fn act(model: &mut Model, action: Action, _free: Option<char>) -> Vec
     Vec::new()
 }
 
-fn toggle(model: &mut Model, popup: Popup) {
-    let ui = &mut model.ui;
-    ui.popup = match ui.popup.take() {
-        Some(open) if open == popup => None,
-        _ => Some(popup),
-    };
-}
-
 fn why(model: &mut Model) {
     if matches!(model.ui.popup, Some(Popup::Why(_))) {
         model.ui.popup = None;
@@ -58,12 +96,30 @@ fn why(model: &mut Model) {
     }
 }
 
-/// One step back: what is over the screen, then what is opened. Never out.
+fn mouse(model: &mut Model) -> Vec<Cmd> {
+    let ui = &mut model.ui;
+    ui.mouse = !ui.mouse;
+    let on = ui.mouse;
+    model.say(match on {
+        true => "the mouse selects, opens and scrolls here",
+        false => "the mouse is the terminal's again: it selects text",
+    });
+    vec![Cmd::Mouse(on)]
+}
+
+/// One step back: what is over the screen, what is opened, then the filter. Never out.
 fn back(model: &mut Model) -> Vec<Cmd> {
     if model.ui.popup.take().is_some() {
         return Vec::new();
     }
-    open::close(model)
+    if model.detail.is_some() {
+        return open::close(model);
+    }
+    let pane = model.focus();
+    if model.lists.filter(pane).is_some() {
+        typing::set_filter(model, pane, None);
+    }
+    Vec::new()
 }
 
 /// One step back, and out where there is none left.
@@ -74,6 +130,7 @@ fn close(model: &mut Model) -> Vec<Cmd> {
     back(model)
 }
 
+/// To a screen.
 pub(super) fn go(model: &mut Model, screen: Screen) -> Vec<Cmd> {
     model.ui.popup = None;
     model.screen = screen;

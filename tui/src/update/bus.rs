@@ -5,7 +5,7 @@ use crate::model::{Cmd, Model, Msg, Screen};
 
 /// Looks at a message before it is taken in.
 pub(super) fn observe(model: &mut Model, msg: &Msg) {
-    let now = model.now;
+    let now = model.clock;
     model.bus.begin(now);
     match msg {
         Msg::Probe { rtt, .. } => model.bus.trip(now, *rtt),
@@ -24,10 +24,10 @@ pub(super) fn take(model: &mut Model, msg: BusMsg) {
         BusMsg::Stats { facts, superseded } => {
             model.bus.superseded += superseded;
             for fact in &facts {
-                model.fleet.fold(fact);
+                model.live_mut().fold(fact);
             }
         }
-        BusMsg::Hub(said) => model.bus.hub_said(model.now, said),
+        BusMsg::Hub(said) => model.bus.hub_said(model.clock, said),
         BusMsg::Drops(dropped) => model.link.slow_drops = dropped,
         BusMsg::Memory(bytes) => model.bus.memory = Some(bytes),
     }

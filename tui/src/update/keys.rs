@@ -2,8 +2,8 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 
-use super::act;
-use crate::keymap::{Found, Key, key};
+use super::{act, typing};
+use crate::keymap::{Found, Key, Place, key};
 use crate::model::{Cmd, Model};
 use crate::ui::Pending;
 
@@ -20,13 +20,19 @@ pub(super) fn press(model: &mut Model, event: &KeyEvent) -> Vec<Cmd> {
         Found::Action(action, free) => act::act(model, action, free),
         Found::Prefix => {
             keys.push(pressed);
-            let since = pending.map_or(model.now, |p| p.since);
+            let since = pending.map_or(model.clock, |p| p.since);
             model.ui.pending = Some(Pending { keys, since });
             Vec::new()
         }
         // Leaving and suspending are never part of a sequence.
         Found::Nothing if matches!(pressed, Key::Ctrl(_)) && !keys.is_empty() => {
             press(model, event)
+        }
+        Found::Nothing if here == Place::Input => {
+            if let Some(c) = pressed.character() {
+                typing::insert(model, c);
+            }
+            Vec::new()
         }
         Found::Nothing => {
             if !keys.is_empty() && pressed != Key::Plain(KeyCode::Esc) {

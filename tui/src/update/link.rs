@@ -29,10 +29,10 @@ pub(super) fn facts(model: &mut Model, reader: Reader, facts: &[Fact], left: u64
     progress.read += facts.len() as u64;
     progress.left = left;
     for fact in facts {
-        model.fleet.fold(fact);
+        model.live_mut().fold(fact);
     }
     if let Some(stored) = facts.iter().rev().find_map(stored) {
-        model.link.measure_lag(model.now, stored);
+        model.link.measure_lag(model.clock, stored);
     }
 }
 
@@ -59,7 +59,7 @@ pub(super) fn caught_up(model: &mut Model, reader: Reader) {
         return;
     };
     let read: u64 = model.link.readers.iter().map(|r| r.read).sum();
-    let took = span(model.now.since(down));
+    let took = span(model.clock.since(down));
     let lost = match lost {
         0 => "none lost".to_owned(),
         lost => format!("{} lost", text::thousands(lost)),
@@ -72,7 +72,7 @@ pub(super) fn caught_up(model: &mut Model, reader: Reader) {
 
 /// Messages were gone before a reader came to them.
 pub(super) fn missed(model: &mut Model, gap: Gap) {
-    model.link.missed(model.now, gap);
+    model.link.missed(model.clock, gap);
     // While it catches up there may be more of it.
     if model.link.is_caught_up() {
         tell_gaps(model);
@@ -106,7 +106,7 @@ pub(super) fn changed(model: &mut Model, up: bool, error: Option<String>, slow_d
     let link = &mut model.link;
     link.slow_drops = slow_drops;
     if up != link.up {
-        link.since = model.now;
+        link.since = model.clock;
         link.up = up;
         link.lag = None;
         if up {
@@ -116,8 +116,8 @@ pub(super) fn changed(model: &mut Model, up: bool, error: Option<String>, slow_d
             link.readers = Default::default();
         } else {
             link.rtt = None;
-            link.down_since = link.down_since.or(Some(model.now));
-            let seq = text::thousands(model.fleet.journal_seq());
+            link.down_since = link.down_since.or(Some(model.clock));
+            let seq = text::thousands(model.live().journal_seq());
             model.mark(format!("bus down after record {seq}"));
         }
     }
@@ -126,5 +126,5 @@ pub(super) fn changed(model: &mut Model, up: bool, error: Option<String>, slow_d
 
 /// The next try to connect comes after so long.
 pub(super) fn tries(model: &mut Model, no: u64, after: Duration) {
-    model.link.next_try = Some((no, model.now.plus(after)));
+    model.link.next_try = Some((no, model.clock.plus(after)));
 }

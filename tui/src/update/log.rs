@@ -100,7 +100,6 @@ fn show(model: &mut Model, line: u64) {
 }
 
 /// Looks for a text in the output, and goes to the first line on screen or after that has it.
-#[allow(dead_code, reason = "there as soon as there are keys for it")]
 pub(super) fn search(model: &mut Model, wanted: &str) {
     let here = first_on_screen(model);
     let Some(detail) = detail(model) else { return };
@@ -117,7 +116,6 @@ pub(super) fn search(model: &mut Model, wanted: &str) {
 }
 
 /// Goes to the next line that has what is looked for, or to the one before.
-#[allow(dead_code, reason = "there as soon as there are keys for it")]
 pub(super) fn find(model: &mut Model, forward: bool) {
     let first = first_on_screen(model);
     let Some(detail) = detail(model) else { return };
@@ -134,13 +132,26 @@ pub(super) fn find(model: &mut Model, forward: bool) {
     }
 }
 
-#[allow(dead_code, reason = "there as soon as there are keys for it")]
 fn first_on_screen(model: &Model) -> u64 {
     let (Some((width, height)), Some(Detail::Job(detail))) = (room(model), &model.detail) else {
         return 0;
     };
     let end = detail.log.end(height, detail.wrap.then_some(width));
     detail.top.unwrap_or(end).min(end).line
+}
+
+/// Stays at the lines that are on screen; whether it followed the end.
+pub(super) fn hold(model: &mut Model) -> bool {
+    let Some((width, height)) = room(model) else {
+        return false;
+    };
+    let Some(detail) = detail(model) else {
+        return false;
+    };
+    let followed = detail.top.is_none();
+    let end = detail.log.end(height, detail.wrap.then_some(width));
+    detail.top.get_or_insert(end);
+    followed
 }
 
 /// Follows the end again.
@@ -151,7 +162,6 @@ pub(super) fn follow(detail: &mut JobDetail) {
 }
 
 /// Goes to the line of a time as soon as it is there.
-#[allow(dead_code, reason = "there as soon as there are keys for it")]
 pub(super) fn go_to(model: &mut Model, time: Time) {
     if let Some(detail) = detail(model) {
         detail.goal = Some(time);
@@ -176,7 +186,6 @@ pub(super) fn reach(model: &mut Model) {
 }
 
 /// The line that is pointed at, else the first on screen, else the last.
-#[allow(dead_code, reason = "there as soon as there are keys for it")]
 pub(crate) fn line(model: &Model) -> Option<u64> {
     let Some(Detail::Job(detail)) = &model.detail else {
         return None;
@@ -190,7 +199,6 @@ pub(crate) fn line(model: &Model) -> Option<u64> {
 }
 
 /// Goes to the event of the open dispatch that was the last before the line that is pointed at.
-#[allow(dead_code, reason = "there as soon as there are keys for it")]
 pub(super) fn jump_event(model: &mut Model) -> Vec<Cmd> {
     let Some(Detail::Job(detail)) = &model.detail else {
         return Vec::new();

@@ -2,13 +2,19 @@
 
 mod act;
 mod bus;
+mod choose;
+mod jump;
 mod keys;
 mod link;
-mod log;
+mod list;
+pub(crate) mod log;
 mod mouse;
 mod open;
+mod pause;
 mod select;
 mod topology;
+mod typing;
+mod yank;
 
 use fleet_contract::ids::JobId;
 use fleet_contract::projection::{Fleet, Limits};
@@ -21,15 +27,26 @@ use crate::model::{Cmd, Detail, Model, Msg};
 /// Takes in a message at a time; what is to be done outside.
 pub(crate) fn update(model: &mut Model, now: Time, msg: Msg) -> Vec<Cmd> {
     // A clock that is set back would make things younger than they are.
-    model.now = model.now.max(now);
+    model.clock = model.clock.max(now);
+    if model.paused.is_none() {
+        model.now = model.clock;
+    }
     if is_from_the_hub(&msg) {
-        model.link.as_of = model.now;
+        model.link.as_of = model.clock;
+    }
+    let of_a_person = matches!(msg, Msg::Key(_) | Msg::Mouse(_) | Msg::Paste(_));
+    if !of_a_person {
+        model.lists.spoil();
     }
     bus::observe(model, &msg);
     let screen = model.screen;
     let mut cmds = take(model, msg);
     bus::watch(screen, model, &mut cmds);
-    model.fleet.pass_time(model.as_of());
+    let at = model.as_of();
+    if model.paused.is_none() {
+        model.fleet.pass_time(at);
+    }
+    model.refresh_lists(of_a_person);
     cmds
 }
 
@@ -64,7 +81,7 @@ fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
         Msg::Key(key) => return keys::press(model, &key),
         Msg::Mouse(event) => return mouse::take(model, &event),
         // Nothing takes text here: a paste must not become keys.
-        Msg::Paste(text) if text.is_empty() => {}
+        Msg::Paste(text) if typing::paste(model, &text) => {}
         Msg::Paste(_) => model.say("nothing here takes text: the paste was left out"),
         Msg::Focus(focused) => model.ui.focused = focused,
         // A sequence that was begun before is forgotten.
@@ -90,7 +107,7 @@ fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             model.link.hub_seq = journal_seq;
         }
         Msg::Reset => {
-            model.fleet = Fleet::new(Limits::default());
+            *model.live_mut() = Fleet::new(Limits::default());
             model.mark("the hub's store is another one: all before is forgotten here".to_owned());
         }
         Msg::Log { job, chunks, left } => {
@@ -102,7 +119,7 @@ fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
         }
         Msg::LogCaughtUp(job) => {
             let ended = model
-                .fleet
+                .live()
                 .job(job)
                 .is_some_and(|job| job.state.word().is_terminal());
             if let Some(log) = log_of(model, job) {

@@ -2,11 +2,16 @@
 
 use fleet_contract::ids::{JobId, MachineId};
 
+use super::list;
 use crate::model::{Cmd, Detail, JobDetail, Model, Pane};
 
 /// Opens what is selected.
 pub(super) fn selected(model: &mut Model) -> Vec<Cmd> {
     if model.detail.is_some() || model.ui.popup.is_some() {
+        return Vec::new();
+    }
+    if model.focus() == Pane::Events && is_fold(model) {
+        list::fold(model);
         return Vec::new();
     }
     if let Some(id) = model.subject_job() {
@@ -17,6 +22,14 @@ pub(super) fn selected(model: &mut Model) -> Vec<Cmd> {
         return machine(model, id);
     }
     Vec::new()
+}
+
+/// Whether the selected row is one of events that are folded.
+fn is_fold(model: &Model) -> bool {
+    let selected = model.selected_event();
+    let mut rows = model.events_shown();
+    rows.find(|row| Some(row.key) == selected)
+        .is_some_and(|row| row.folded > 0)
 }
 
 /// Opens the dispatch of what is selected or open.

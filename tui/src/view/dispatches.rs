@@ -12,7 +12,7 @@ use ratatui::layout::Rect;
 use super::table::{self, Column, Row, Table, Width, column, number};
 use super::{link, words};
 use crate::columns::{self, Col};
-use crate::model::Model;
+use crate::model::{Model, Pane};
 use crate::text;
 use crate::theme::Role;
 use crate::widget::{self, Cell, cell};
@@ -26,42 +26,49 @@ const ROOMY: [usize; 3] = [130, 160, 190];
 /// Draws them.
 pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let look = model.look;
-    let all = model.fleet.jobs().len();
-    let order = if model.is_dated() {
-        "last known"
-    } else {
-        "worst first"
+    let list = &model.lists.jobs;
+    let all = model.jobs_count();
+    let notes = match model.is_dated() {
+        true => "last known".to_owned(),
+        false => model.list_notes(Pane::Dispatches),
     };
-    let title = format!("Dispatches {} {order}", look.dot());
+    let title = format!("Dispatches {} {notes}", look.dot());
     let count = text::thousands(all as u64);
     let inner = widget::pane(buf, area, look, focused, &title, &count);
     if all == 0 {
-        let text = link::empty(model, 0, "no jobs yet: fleet dispatch -- make test");
+        let hidden = model.hidden(Pane::Dispatches);
+        let text = link::empty(model, hidden, "no jobs yet: fleet dispatch -- make test");
         return teach(buf, inner, look, &text);
     }
     let height = table::height(inner);
-    let at = model.as_of();
+    let (first, selected) = window(model, focused, height);
+    let jobs = model.jobs_shown().skip(first).take(height);
+    let rows: Vec<JobRow<'_>> = jobs.map(|job| JobRow::new(model, job)).collect();
+    let table = Table {
+        look,
+        columns: &shown_columns(model, inner.width),
+        sort: list.sort.map(|col| (col, list.reverse)),
+        selected: focused.then(|| selected - first),
+        marks: !list.marked.is_empty(),
+    };
+    table.draw(&rows, inner, buf);
+    table::more(buf, inner, look, all, first, height);
+}
+
+/// The first row on screen, and the selected one.
+pub(super) fn window(model: &Model, focused: bool, height: usize) -> (usize, usize) {
     // Without a selection, or the focus, the worst are what matters.
     let selected = match (focused, model.job) {
         (false, _) | (_, None) => 0,
         _ => {
             let wanted = model.selected_job();
-            let mut jobs = model.fleet.worst_first(at);
-            jobs.position(|j| Some(j.id) == wanted).unwrap_or(0)
+            let mut jobs = model.jobs_shown();
+            jobs.position(|job| Some(job.id) == wanted).unwrap_or(0)
         }
     };
-    let first = widget::first_row(selected, all, height);
-    let jobs = model.fleet.worst_first(at).skip(first).take(height);
-    let rows: Vec<JobRow<'_>> = jobs.map(|job| JobRow::new(model, job)).collect();
-    let table = Table {
-        look,
-        columns: &shown_columns(model, inner.width),
-        sort: None,
-        selected: focused.then(|| selected - first),
-        marks: false,
-    };
-    table.draw(&rows, inner, buf);
-    table::more(buf, inner, look, all, first, height);
+    let above = model.lists.jobs.above;
+    let first = widget::first_below(selected, above, model.jobs_count(), height);
+    (first, selected)
 }
 
 /// The columns at this width.
@@ -76,8 +83,9 @@ fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
         column(Col::Where, Width::Fit(5, (width / 6).max(5)), 2),
         number(Col::Age, Width::Is(6), 3),
     ];
-    let usual = columns::of(crate::model::Pane::Dispatches);
-    for col in usual.iter().filter(|col| !columns::is_usual(**col)) {
+    let all = columns::of(Pane::Dispatches);
+    let chosen = &model.lists.jobs.chosen;
+    for col in all.iter().filter(|col| !columns::is_usual(**col)) {
         let (width_of, from) = match col {
             Col::Attempt => (Width::Is(3), ROOMY[0]),
             Col::Took => (Width::Is(6), ROOMY[0]),
@@ -87,15 +95,17 @@ fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
             Col::Priority => (Width::Is(6), ROOMY[2]),
             _ => (Width::Fit(4, 24), ROOMY[2]),
         };
-        if width >= from {
+        let asked_for = chosen.get(col) == Some(&true);
+        if width >= from || asked_for {
             let right = matches!(col, Col::Attempt | Col::Took | Col::Exit);
             columns.push(Column {
                 right,
-                ..column(*col, width_of, 6)
+                ..column(*col, width_of, if asked_for { 3 } else { 6 })
             });
         }
     }
     columns.push(column(Col::Note, Width::Rest(12), 4));
+    columns.retain(|column| chosen.get(&column.col) != Some(&false));
     columns
 }
 
@@ -168,6 +178,10 @@ fn exit(job: &Job) -> String {
 }
 
 impl Row for JobRow<'_> {
+    fn marked(&self) -> bool {
+        self.model.lists.jobs.marked.contains(&self.job.id)
+    }
+
     fn cell(&self, col: Col) -> Cell<'_> {
         let look = self.model.look;
         let word = self.job.state.word();

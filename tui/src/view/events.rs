@@ -1,7 +1,5 @@
 //! What happened, newest first, each with a glyph and a word; gaps among it.
 
-use std::ops::Bound;
-
 use fleet_contract::ids::{JobId, MachineId};
 use fleet_contract::job::Job;
 use fleet_contract::projection::{Event, EventKey};
@@ -15,7 +13,7 @@ use super::table::{self, Column, Row, Table, Width, column};
 use super::{link, words};
 use crate::columns::Col;
 use crate::log;
-use crate::model::{Model, Phase};
+use crate::model::{Model, Pane, Phase};
 use crate::text;
 use crate::theme::{Look, Role};
 use crate::widget::{self, Cell, cell};
@@ -35,8 +33,7 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let following = model.event.is_none();
     let counters = model.fleet.counters();
     let zone = words::zone(model);
-    let many = model.fleet.events().len() >= usize::from(area.height) * 10;
-    let sampled = many && following && matches!(model.phase(), Phase::Slow { .. });
+    let sampled = is_sampled(model, usize::from(area.height));
     let right = match (following, counters.events_dropped) {
         _ if sampled => format!("1 in {SAMPLE} shown"),
         (true, 0) => format!("times in {zone}, following"),
@@ -46,54 +43,66 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         ),
         (false, _) => format!("times in {zone}, f follows again"),
     };
-    let title = format!("Events {} newest first", look.dot());
+    let title = format!("Events {} {}", look.dot(), model.list_notes(Pane::Events));
     let inner = widget::pane(buf, area, look, focused, &title, &right);
-    let events = model.fleet.events();
-    if events.is_empty() && model.marks.is_empty() {
-        let text = link::empty(model, 0, "nothing happened in the last hour");
+    let rows = window(model, focused, inner);
+    if rows.is_empty() {
+        let hidden = model.hidden(Pane::Events);
+        let text = link::empty(model, hidden, "nothing happened in the last hour");
         return table::teach(buf, inner, look, &text);
     }
-    let height = table::height(inner);
     let selected = model.selected_event().filter(|_| focused);
-    let start = match (following, selected) {
-        // Half a screen of newer ones above the selected one.
-        (false, Some(key)) => {
-            let newer = (Bound::Included(key), Bound::Unbounded);
-            events
-                .range(newer)
-                .take(height / 2 + 1)
-                .last()
-                .map(|(key, _)| *key)
-        }
-        _ => events.keys().next_back().copied(),
-    };
-    let expanded = if following { None } else { selected };
-    let view = View {
-        start,
-        expanded,
-        sampled,
-        height,
-        width: usize::from(inner.width),
-    };
-    let rows = rows(model, &view);
-    let selected = selected.and_then(|key| {
-        rows.iter()
-            .position(|row| matches!(row.what, What::Event(k, _) if k == key))
-    });
+    let selected = rows
+        .iter()
+        .position(|row| row.key() == selected && selected.is_some());
     let table = Table {
         look,
-        columns: &shown_columns(inner.width),
+        columns: &shown_columns(model, inner.width),
         sort: None,
         selected,
-        marks: false,
+        marks: !model.lists.events.marked.is_empty(),
     };
     table.draw(&rows, inner, buf);
 }
 
+/// Whether so much comes that most of it is left out.
+fn is_sampled(model: &Model, height: usize) -> bool {
+    let many = model.fleet.events().len() >= height * 10;
+    let slow = matches!(model.phase(), Phase::Slow { .. });
+    many && slow && model.event.is_none() && model.lists.events.filter.is_none()
+}
+
+/// The event in each row on screen; none for rows that are no event's own.
+pub(super) fn keys(model: &Model, focused: bool, inner: Rect) -> Vec<Option<EventKey>> {
+    let rows = window(model, focused, inner);
+    rows.iter().map(EventRow::key).collect()
+}
+
+/// The rows on screen.
+fn window(model: &Model, focused: bool, inner: Rect) -> Vec<EventRow<'_>> {
+    let height = table::height(inner);
+    let selected = model
+        .selected_event()
+        .filter(|_| focused && model.event.is_some());
+    let first = selected.map_or(0, |key| {
+        let at = model.events_shown().position(|row| row.key == key);
+        let above = model.lists.events.above.min(height.saturating_sub(1));
+        at.unwrap_or(0).saturating_sub(above)
+    });
+    let view = View {
+        first,
+        expanded: selected,
+        sampled: is_sampled(model, height),
+        height,
+        width: usize::from(inner.width),
+    };
+    rows(model, &view)
+}
+
 /// Which events are on screen.
 struct View {
-    /// The newest of them.
-    start: Option<EventKey>,
+    /// So many newer ones are not.
+    first: usize,
     /// The one that is told whole.
     expanded: Option<EventKey>,
     /// Whether most are left out.
@@ -104,40 +113,49 @@ struct View {
     width: usize,
 }
 
-/// A screenful from `start` on to older ones, gaps in their places.
+/// A screenful, gaps in their places. What is told whole is on it whole, if it fits at all.
 fn rows<'a>(model: &'a Model, view: &View) -> Vec<EventRow<'a>> {
-    let &View {
-        start,
-        expanded,
-        sampled,
-        height,
-        width,
-    } = view;
-    let fine = width >= WIDE;
+    let fine = view.width >= WIDE;
     let row = |what| EventRow { model, fine, what };
-    let mut rows = Vec::with_capacity(height);
-    let mut marks = model.marks.iter().rev().peekable();
-    let newest = model.fleet.events().keys().next_back().copied();
-    if let (Some(start), true) = (start, start != newest) {
-        while marks.next_if(|(at, _)| **at > start.stored).is_some() {}
-    }
-    let shown = start.map(|start| model.fleet.events().range(..=start).rev());
-    let kept = |key: &EventKey| !sampled || key.seq.is_multiple_of(SAMPLE);
-    for (key, event) in shown.into_iter().flatten().filter(|(key, _)| kept(key)) {
-        while let Some((at, mark)) = marks.next_if(|(at, _)| **at > key.stored) {
-            rows.push(row(What::Mark(*at, mark)));
+    let mut rows = Vec::with_capacity(view.height);
+    // What is newer than what is shown is not shown.
+    let marks = model.marks.iter().rev();
+    let shown = |at: Time| model.paused.is_none() || at <= model.now;
+    let mut marks = marks.filter(|(at, _)| shown(**at)).peekable();
+    let kept = |key: &EventKey| !view.sampled || key.seq.is_multiple_of(SAMPLE);
+    let shown = model.events_shown().filter(|row| kept(&row.key));
+    let mut end = 0;
+    for (at, this) in shown.skip(view.first).enumerate() {
+        while let Some((seen, mark)) = marks.next_if(|(seen, _)| **seen > this.key.stored) {
+            if at > 0 || view.first == 0 {
+                rows.push(row(What::Mark(*seen, mark)));
+            }
         }
-        if rows.len() >= height {
+        // Marks must not push the selected one off the screen.
+        let waits = view.expanded.is_some() && end == 0;
+        if rows.len() >= view.height && !waits {
             break;
         }
-        rows.push(row(What::Event(*key, event)));
-        if expanded == Some(*key) {
-            let lines = expand(model, event, width);
-            rows.extend(lines.into_iter().map(|line| row(What::Rest(line))));
+        let Some(event) = model.fleet.events().get(&this.key) else {
+            continue;
+        };
+        rows.push(row(match this.folded {
+            0 => What::Event(this.key, event),
+            folded => What::Folded(this.key, folded),
+        }));
+        if view.expanded == Some(this.key) {
+            if this.folded == 0 {
+                let lines = expand(model, event, view.width);
+                rows.extend(lines.into_iter().map(|line| row(What::Rest(line))));
+            }
+            end = rows.len();
         }
     }
-    rows.extend(marks.map(|(at, mark)| row(What::Mark(*at, mark))));
-    rows.truncate(height);
+    if rows.len() < view.height {
+        rows.extend(marks.map(|(at, mark)| row(What::Mark(*at, mark))));
+    }
+    rows.drain(..end.saturating_sub(view.height));
+    rows.truncate(view.height);
     rows
 }
 
@@ -162,20 +180,24 @@ fn expand(model: &Model, event: &Event, width: usize) -> Vec<String> {
         .collect()
 }
 
-fn shown_columns(width: u16) -> Vec<Column> {
+fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
     let wide = usize::from(width) >= WIDE;
-    vec![
+    let mut columns = vec![
         column(Col::Time, Width::Is(if wide { 11 } else { 8 }), 1),
         column(Col::Id, Width::Is(5), 4),
         column(Col::Glyph, Width::Is(1), 0),
         column(Col::Kind, Width::Fit(6, if wide { 17 } else { 11 }), 0),
         column(Col::Where, Width::Fit(5, if wide { 16 } else { 8 }), 3),
         column(Col::Text, Width::Rest(8), 2),
-    ]
+    ];
+    let chosen = &model.lists.events.chosen;
+    columns.retain(|column| chosen.get(&column.col) != Some(&false));
+    columns
 }
 
 enum What<'a> {
     Event(EventKey, &'a Event),
+    Folded(EventKey, usize),
     Mark(Time, &'a str),
     Rest(String),
 }
@@ -186,11 +208,25 @@ struct EventRow<'a> {
     what: What<'a>,
 }
 
+impl EventRow<'_> {
+    fn key(&self) -> Option<EventKey> {
+        match &self.what {
+            What::Event(key, _) | What::Folded(key, _) => Some(*key),
+            What::Mark(..) | What::Rest(_) => None,
+        }
+    }
+}
+
 impl Row for EventRow<'_> {
+    fn marked(&self) -> bool {
+        let marked = &self.model.lists.events.marked;
+        self.key().is_some_and(|key| marked.contains(&key))
+    }
+
     fn across(&self) -> Option<Line<'static>> {
         let look = self.model.look;
         match &self.what {
-            What::Event(..) => None,
+            What::Event(..) | What::Folded(..) => None,
             What::Mark(at, mark) => {
                 let time = words::clock(*at, &self.model.zone);
                 let rule = look.rule();
@@ -203,10 +239,12 @@ impl Row for EventRow<'_> {
 
     fn cell(&self, col: Col) -> Cell<'_> {
         let look = self.model.look;
-        let What::Event(_, event) = &self.what else {
-            return cell("", look.style(Role::Plain));
-        };
         let dim = look.style(Role::Dim);
+        let event = match &self.what {
+            What::Event(_, event) => event,
+            What::Folded(key, count) => return folded(self.model, *key, *count, col),
+            What::Mark(..) | What::Rest(_) => return cell("", dim),
+        };
         let (glyph, role) = kind(look, &event.word);
         match col {
             Col::Time if self.fine => cell(words::clock_fine(event.time, &self.model.zone), dim),
@@ -224,6 +262,22 @@ impl Row for EventRow<'_> {
             Col::Text => cell(event.text.as_str(), dim),
             _ => cell("", dim),
         }
+    }
+}
+
+/// Routine events that are one row.
+fn folded(model: &Model, key: EventKey, count: usize, col: Col) -> Cell<'static> {
+    let look = model.look;
+    let dim = look.style(Role::Dim);
+    match col {
+        Col::Time => cell(words::clock(key.stored, &model.zone), dim),
+        Col::Glyph => cell(look.ellipsis(), dim),
+        Col::Kind => cell("folded", dim),
+        Col::Text => {
+            let count = text::thousands(count as u64);
+            cell(format!("{count} routine events, Enter shows them"), dim)
+        }
+        _ => cell("", dim),
     }
 }
 

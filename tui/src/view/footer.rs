@@ -6,10 +6,12 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
+use super::popup;
 use crate::keymap::{Action, Bound, key};
 use crate::model::{Model, Pane};
 use crate::text;
 use crate::theme::Role;
+use crate::ui::{Input, Wanted};
 use crate::widget;
 
 /// Draws it.
@@ -20,12 +22,47 @@ pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
         let text = format!(" {} {}", key::shown(&pending.keys), look.ellipsis());
         return widget::line(buf, area, 0, &Line::styled(text, look.style(Role::Accent)));
     }
-    if let Some(notice) = model.ui.notice(model.now) {
+    if let Some(input) = &model.ui.input {
+        return typed(model, input, area, buf);
+    }
+    if let Some(notice) = model.ui.notice(model.clock) {
         let text = text::clip(&text::escape(notice), width, look.ellipsis());
         let line = Line::styled(format!(" {text}"), look.style(Role::Plain));
         return widget::line(buf, area, 0, &line);
     }
     keys(model, area, buf);
+}
+
+/// The filter that is being typed, what is wrong with it or how many rows it hides.
+fn typed(model: &Model, input: &Input, area: Rect, buf: &mut Buffer) {
+    let look = model.look;
+    let hides = |pane| match model.hidden(pane) {
+        0 => "hides nothing".to_owned(),
+        hidden => format!("hides {}", text::thousands(hidden as u64)),
+    };
+    let (note, role) = match (&input.wrong, &input.wanted) {
+        (Some(wrong), _) => (text::escape(wrong).into_owned(), Role::Warn),
+        (None, Wanted::Filter(pane)) => (hides(*pane), Role::Dim),
+        (None, Wanted::Search) => (String::new(), Role::Dim),
+    };
+    popup::line(model, area, 0, " /", &input.line, buf);
+    let used = 4 + input.line.text().width();
+    let room = usize::from(area.width).saturating_sub(used);
+    // What is wrong comes before what is typed where there is no room for both.
+    let room = match input.wrong {
+        Some(_) => room.max(usize::from(area.width) / 2),
+        None => room,
+    };
+    let note = text::clip(&note, room, look.ellipsis());
+    let width = u16::try_from(note.width())
+        .unwrap_or(area.width)
+        .min(area.width);
+    let at = Rect {
+        x: area.x + area.width - width,
+        width,
+        ..area
+    };
+    widget::line(buf, at, 0, &Line::styled(note, look.style(role)));
 }
 
 /// The keys that help most here.

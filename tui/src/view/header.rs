@@ -7,12 +7,18 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::{inbox, link};
+use super::{inbox, link, words};
 use crate::keymap::Action;
 use crate::model::{Model, Screen};
 use crate::text;
 use crate::theme::Role;
 use crate::widget;
+
+/// The row of the tabs, where there is room for them.
+pub(super) fn tabs_row(model: &Model, area: Rect) -> Option<u16> {
+    let rows = height(model, area);
+    (area.height >= 12).then(|| area.y + rows - 1)
+}
 
 /// Rows of the header: the state, where it is bad why, and the screens where there is room.
 pub(super) fn height(model: &Model, area: Rect) -> u16 {
@@ -57,6 +63,10 @@ fn state(model: &Model, width: usize) -> Line<'static> {
     }
     let parts = link::parts(model).into_iter();
     left.extend(parts.map(|(text, role, leave)| part(text, role, leave)));
+    if model.paused.is_some() {
+        let since = words::clock(model.now, &model.zone);
+        left.push(part(format!("PAUSED since {since}"), Role::Attention, 1));
+    }
     let mut right = problems(model);
     let separator = format!(" {}", look.bar());
     loop {
@@ -161,9 +171,21 @@ fn problems(model: &Model) -> Vec<Part> {
     parts
 }
 
-fn tabs(model: &Model, width: usize) -> Line<'static> {
-    let look = model.look;
-    let mut spans = Vec::new();
+/// The screen whose tab is in a column.
+pub(super) fn tab_at(model: &Model, width: usize, column: usize) -> Option<Screen> {
+    let mut end = 0;
+    let tabs = tab_names(model, width).into_iter();
+    let mut ends = tabs.map(|(screen, text)| {
+        end += text.width();
+        (screen, end)
+    });
+    ends.find(|(_, end)| column < *end)
+        .map(|(screen, _)| screen)
+}
+
+/// The tabs that there is room for.
+fn tab_names(model: &Model, width: usize) -> Vec<(Screen, String)> {
+    let mut tabs = Vec::new();
     let mut used = 0;
     for screen in Screen::ALL {
         let count = match screen {
@@ -181,15 +203,27 @@ fn tabs(model: &Model, width: usize) -> Line<'static> {
         };
         let key = model.ui.keymap.key_of(Action::Screen(screen));
         let text = format!("{key} {}{count}", screen.name());
-        let (text, role) = if model.screen == screen {
-            (format!("[{text}]"), Role::Accent)
-        } else {
-            (format!(" {text} "), Role::Plain)
+        let text = match model.screen == screen {
+            true => format!("[{text}]"),
+            false => format!(" {text} "),
         };
         used += text.width();
         if used > width {
             break;
         }
+        tabs.push((screen, text));
+    }
+    tabs
+}
+
+fn tabs(model: &Model, width: usize) -> Line<'static> {
+    let look = model.look;
+    let mut spans = Vec::new();
+    let mut used = 0;
+    for (screen, text) in tab_names(model, width) {
+        let here = model.screen == screen;
+        let role = if here { Role::Accent } else { Role::Plain };
+        used += text.width();
         spans.push(Span::styled(text, look.style(role)));
     }
     let unread = model.fleet.counters().unreadable + model.fleet.counters().voids;

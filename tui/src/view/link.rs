@@ -17,7 +17,7 @@ pub(super) type Said = (String, Role, u8);
 pub(super) fn parts(model: &Model) -> Vec<Said> {
     let link = &model.link;
     let at = |time| words::clock(time, &model.zone);
-    let since = |time| words::stopwatch(model.now.since(time));
+    let since = |time| words::stopwatch(model.clock.since(time));
     let as_of = |time| (format!("AS OF {}", at(time)), Role::Warn, 1);
     let mut parts = match model.phase() {
         Phase::Connecting => vec![(format!("CONNECTING {}", since(link.since)), Role::Warn, 0)],
@@ -59,7 +59,7 @@ pub(super) fn parts(model: &Model) -> Vec<Said> {
 
 fn live(model: &Model) -> Vec<Said> {
     let dot = if model.look.ascii { "*" } else { "●" };
-    let now = words::clock(model.now, &model.zone);
+    let now = words::clock(model.clock, &model.zone);
     let mut parts = vec![("LIVE".to_owned(), Role::Ok, 0), (now, Role::Plain, 6)];
     if let Some(rtt) = model.link.rtt {
         let ms = rtt.as_secs_f64() * 1000.0;
@@ -92,7 +92,7 @@ pub(super) fn trouble(model: &Model) -> Option<String> {
         }
         Phase::Down => {
             let next = next_try(model).unwrap_or_else(|| "tries again by itself".to_owned());
-            let seq = text::thousands(model.fleet.journal_seq());
+            let seq = text::thousands(model.live().journal_seq());
             let error = error.unwrap_or("connection refused");
             Some(format!(
                 "{next} {dot} {} {error} {dot} last record {seq}",
@@ -109,7 +109,7 @@ pub(super) fn trouble(model: &Model) -> Option<String> {
 /// `try 4 in 3 s`.
 fn next_try(model: &Model) -> Option<String> {
     let (no, at) = model.link.next_try?;
-    let left = at.since(model.now);
+    let left = at.since(model.clock);
     Some(match left.as_millis() {
         0 => format!("try {no} now"),
         left => format!("try {no} in {} s", left.div_ceil(1000)),
@@ -121,10 +121,10 @@ fn next_try(model: &Model) -> Option<String> {
 pub(super) fn around(model: &Model) -> (String, String) {
     let link = &model.link;
     let clock = |time| words::clock(time, &model.zone);
-    let since = |time| words::stopwatch(model.now.since(time));
+    let since = |time| words::stopwatch(model.clock.since(time));
     let as_of = format!("as of {}", clock(link.as_of));
     let (mut before, after) = match model.phase() {
-        Phase::Live => (String::new(), clock(model.now)),
+        Phase::Live => (String::new(), clock(model.clock)),
         Phase::Connecting => (format!("connecting {}", since(link.since)), String::new()),
         Phase::CatchingUp { read, of } => (format!("catching up {read}/{of}"), String::new()),
         Phase::Slow { left, age } => (
@@ -135,7 +135,7 @@ pub(super) fn around(model: &Model) -> (String, String) {
         Phase::Down => (format!("down {}", since(link.since)), as_of),
     };
     let mut said = Vec::new();
-    if link.missed_lately(model.now) {
+    if link.missed_lately(model.clock) {
         said.push(format!("gap {}", text::thousands(link.lost)));
     }
     if link.read_only {

@@ -11,7 +11,7 @@ use ratatui::layout::Rect;
 use super::table::{self, Column, Row, Table, Width, column, number};
 use super::{link, spark, words};
 use crate::columns::Col;
-use crate::model::Model;
+use crate::model::{Model, Pane};
 use crate::text;
 use crate::theme::{Look, Role};
 use crate::widget::{self, Cell, cell};
@@ -24,42 +24,57 @@ const HISTORY: usize = 15;
 /// Draws them.
 pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let look = model.look;
-    let machines = model.fleet.machines_worst_first(model.as_of());
-    let title = format!("Machines {} {}", look.dot(), machines.len());
+    let list = &model.lists.machines;
+    let all = model.machines_count();
+    let count = text::thousands(all as u64);
+    let title = match model.list_notes(Pane::Machines).as_str() {
+        // What people expect needs no words.
+        "worst first" => format!("Machines {} {count}", look.dot()),
+        notes => format!("Machines {0} {count} {0} {notes}", look.dot()),
+    };
     let right = tallies(model);
     let inner = widget::pane(buf, area, look, focused, &title, &right);
-    if machines.is_empty() {
+    if all == 0 {
         let teach = "no machines yet: fleet up starts this one, fleet agent run another";
-        return table::teach(buf, inner, look, &link::empty(model, 0, teach));
+        let hidden = model.hidden(Pane::Machines);
+        return table::teach(buf, inner, look, &link::empty(model, hidden, teach));
     }
     let height = table::height(inner);
-    let selected = model.selected_machine();
-    let at = machines
-        .iter()
-        .position(|(_, m)| Some(&m.presence.machine) == selected.as_ref())
-        .unwrap_or(0);
-    // Without the focus the worst are what matters.
-    let first = match focused {
-        true => widget::first_row(at, machines.len(), height),
-        false => 0,
-    };
-    let shown = machines.iter().skip(first).take(height);
+    let (first, selected) = window(model, focused, height);
+    let shown = model.machines_shown().skip(first).take(height);
     let rows: Vec<MachineRow<'_>> = shown
         .map(|(state, machine)| MachineRow {
             model,
             machine,
-            state: *state,
+            state,
         })
         .collect();
     let table = Table {
         look,
         columns: &shown_columns(model, inner.width),
-        sort: None,
-        selected: focused.then(|| at - first),
-        marks: false,
+        sort: list.sort.map(|col| (col, list.reverse)),
+        selected: focused.then(|| selected - first),
+        marks: !list.marked.is_empty(),
     };
     table.draw(&rows, inner, buf);
-    table::more(buf, inner, look, machines.len(), first, height);
+    table::more(buf, inner, look, all, first, height);
+}
+
+/// The first row on screen, and the selected one.
+pub(super) fn window(model: &Model, focused: bool, height: usize) -> (usize, usize) {
+    // Without a selection, or the focus, the worst are what matters.
+    let selected = match (focused, &model.machine) {
+        (false, _) | (_, None) => 0,
+        _ => {
+            let wanted = model.selected_machine();
+            let mut all = model.machines_shown();
+            all.position(|(_, m)| Some(&m.presence.machine) == wanted.as_ref())
+                .unwrap_or(0)
+        }
+    };
+    let above = model.lists.machines.above;
+    let first = widget::first_below(selected, above, model.machines_count(), height);
+    (first, selected)
 }
 
 fn tallies(model: &Model) -> String {
@@ -93,21 +108,25 @@ fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
         number(Col::Disk, Width::Is(8), 8),
         number(Col::Rtt, Width::Is(7), 7),
     ];
-    if width >= 124 {
-        columns.extend([
-            number(Col::Jobs, Width::Is(4), 10),
-            number(Col::Done, Width::Is(5), 10),
-            number(Col::Failed, Width::Is(6), 10),
-        ]);
-    }
-    if width >= 150 {
-        columns.extend([
-            column(Col::Os, Width::Fit(5, 16), 11),
-            column(Col::Version, Width::Fit(7, 12), 12),
-        ]);
+    let chosen = &model.lists.machines.chosen;
+    for (from, mut unusual) in [
+        (124, number(Col::Jobs, Width::Is(4), 10)),
+        (124, number(Col::Done, Width::Is(5), 10)),
+        (124, number(Col::Failed, Width::Is(6), 10)),
+        (150, column(Col::Os, Width::Fit(5, 16), 11)),
+        (150, column(Col::Version, Width::Fit(7, 12), 12)),
+    ] {
+        let asked_for = chosen.get(&unusual.col) == Some(&true);
+        if asked_for {
+            unusual.rank = 3;
+        }
+        if asked_for || width >= from {
+            columns.push(unusual);
+        }
     }
     let causes = if width >= 100 { 20 } else { 10 };
     columns.push(column(Col::Causes, Width::Rest(causes), 4));
+    columns.retain(|column| chosen.get(&column.col) != Some(&false));
     columns
 }
 
@@ -173,6 +192,11 @@ impl MachineRow<'_> {
 }
 
 impl Row for MachineRow<'_> {
+    fn marked(&self) -> bool {
+        let marked = &self.model.lists.machines.marked;
+        marked.contains(&self.machine.presence.machine)
+    }
+
     fn cell(&self, col: Col) -> Cell<'_> {
         let look = self.model.look;
         let (mark, word, role) = self.state();

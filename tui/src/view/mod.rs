@@ -1,12 +1,13 @@
 //! Model → cells. Pure: the same model gives the same cells at any size, and no size is refused.
 
 mod bus;
+mod choose;
 mod detail;
 mod dispatches;
 mod events;
 mod footer;
 mod header;
-mod help;
+mod hit;
 mod inbox;
 mod layout;
 mod link;
@@ -20,7 +21,7 @@ mod strip;
 mod table;
 mod topology;
 mod why;
-mod words;
+pub(crate) mod words;
 
 use std::time::Duration;
 
@@ -29,8 +30,11 @@ use ratatui::layout::Rect;
 
 use crate::model::{Detail, Model, Pane, Screen};
 use crate::ui::Popup;
+use crate::widget;
 
 pub(crate) use detail::{log_inside, log_room};
+pub(crate) use hit::{Hit, hit};
+pub(crate) use inbox::jobs as inbox_jobs;
 pub(crate) use layout::places;
 pub(crate) use small::counts;
 pub(crate) use topology::roster::Entry;
@@ -67,11 +71,14 @@ pub(crate) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
         strip::draw(model, area, buf);
     }
     match &model.ui.popup {
-        Some(Popup::Help) => help::draw(model, places.body, buf),
+        Some(Popup::Help(chooser) | Popup::Palette(chooser)) => {
+            choose::draw(model, chooser, places.body, buf);
+        }
         Some(Popup::Why(top)) => popup::why(model, *top, places.body, buf),
+        Some(Popup::Columns(at)) => popup::columns(model, *at, places.body, buf),
         None => {}
     }
-    if let Some(pending) = model.ui.hints(model.now) {
+    if let Some(pending) = model.ui.hints(model.clock) {
         popup::hints(model, pending, places.body, buf);
     }
 }
@@ -85,6 +92,14 @@ pub(crate) fn next_motion(model: &Model) -> Option<Duration> {
     let places = places(model, Rect::new(0, 0, width, height));
     let machines = places.panes.iter().find(|(p, _)| *p == Pane::Machines);
     machines.and_then(|(_, area)| topology::next_motion(model, *area))
+}
+
+/// How many rows a list shows.
+pub(crate) fn list_height(model: &Model, pane: Pane) -> usize {
+    let area = Rect::new(0, 0, model.size.0, model.size.1);
+    let places = places(model, area);
+    let area = places.panes.iter().find(|(which, _)| *which == pane);
+    area.map_or(1, |(_, area)| table::height(widget::inside(*area)))
 }
 
 fn pane(model: &Model, pane: Pane, focused: bool, area: Rect, buf: &mut Buffer) {

@@ -100,6 +100,16 @@ pub(crate) struct Table<'a> {
     pub(crate) marks: bool,
 }
 
+/// Where the rows are, below the header.
+pub(crate) fn body(inner: Rect) -> Rect {
+    let top = header_height(inner);
+    Rect {
+        y: inner.y + top,
+        height: inner.height - top,
+        ..inner
+    }
+}
+
 /// Rows that fit below the header, in `inner`.
 pub(crate) fn height(inner: Rect) -> usize {
     usize::from(inner.height - header_height(inner))
@@ -123,11 +133,7 @@ impl Table<'_> {
         if top > 0 {
             self.header(&shown, gutter, inner, buf);
         }
-        let body = Rect {
-            y: inner.y + top,
-            height: inner.height - top,
-            ..inner
-        };
+        let body = body(inner);
         for (at, row) in (0..body.height).zip(rows) {
             self.row(row, &shown, at, body, buf);
         }
@@ -251,13 +257,8 @@ impl Table<'_> {
             ]);
         }
         widget::line(buf, body, y, &Line::from(spans));
-        if selected && y < body.height {
-            let row = Rect {
-                y: body.y + y,
-                height: 1,
-                ..body
-            };
-            buf.set_style(row, look.selection());
+        if selected {
+            widget::select(buf, body, y, look);
         }
     }
 }

@@ -50,13 +50,13 @@ pub(super) fn zone(model: &Model) -> String {
 }
 
 /// The same with hundredths.
-pub(super) fn clock_fine(time: Time, zone: &TimeZone) -> String {
+pub(crate) fn clock_fine(time: Time, zone: &TimeZone) -> String {
     let hundredths = time.as_micros().rem_euclid(1_000_000) / 10_000;
     format!("{}.{hundredths:02}", clock(time, zone))
 }
 
 /// Minutes and seconds, `00:12`; hours before them where there are any.
-pub(super) fn stopwatch(span: Duration) -> String {
+pub(crate) fn stopwatch(span: Duration) -> String {
     let seconds = span.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 {
@@ -75,7 +75,7 @@ pub(crate) fn took(took: Duration) -> String {
 }
 
 /// How long ago, `12 s`; in whole seconds, so that an idle screen changes once a second at most.
-pub(super) fn age(now: Time, then: Time) -> String {
+pub(crate) fn age(now: Time, then: Time) -> String {
     let passed = now.since(then);
     if passed < Duration::from_secs(1) {
         "now".to_owned()
@@ -85,7 +85,7 @@ pub(super) fn age(now: Time, then: Time) -> String {
 }
 
 /// `12 s ago`, `now`.
-pub(super) fn ago(now: Time, then: Time) -> String {
+pub(crate) fn ago(now: Time, then: Time) -> String {
     match age(now, then).as_str() {
         "now" => "now".to_owned(),
         age => format!("{age} ago"),
@@ -93,7 +93,7 @@ pub(super) fn ago(now: Time, then: Time) -> String {
 }
 
 /// Length of the shortest beginning of a job's id that no other job's has.
-pub(super) fn id_length(fleet: &Fleet, id: JobId) -> usize {
+pub(crate) fn id_length(fleet: &Fleet, id: JobId) -> usize {
     let common = |other: &JobId| {
         let pairs = other.as_str().bytes().zip(id.as_str().bytes());
         pairs.take_while(|(a, b)| a == b).count()
@@ -108,12 +108,12 @@ pub(super) fn id_length(fleet: &Fleet, id: JobId) -> usize {
 }
 
 /// The shortest beginning of a job's id that no other job's has.
-pub(super) fn prefix(fleet: &Fleet, id: JobId) -> String {
+pub(crate) fn prefix(fleet: &Fleet, id: JobId) -> String {
     id.as_str()[..id_length(fleet, id)].to_owned()
 }
 
 /// What people call a job.
-pub(super) fn title(job: &Job) -> String {
+pub(crate) fn title(job: &Job) -> String {
     match job.spec.index {
         Some(index) => format!("{} [{index}]", job.spec.title()),
         None => job.spec.title(),
@@ -121,7 +121,7 @@ pub(super) fn title(job: &Job) -> String {
 }
 
 /// What there is to know about where a job stands, beside its word.
-pub(super) fn note(model: &Model, job: &Job) -> String {
+pub(crate) fn note(model: &Model, job: &Job) -> String {
     let now = model.now;
     if model.is_dated() && !job.state.word().is_terminal() {
         return format!("unknown for {}", age(now, model.link.as_of));
@@ -188,7 +188,7 @@ fn after(job: &Job) -> String {
 }
 
 /// How an attempt ended.
-pub(super) fn outcome(outcome: Option<&Outcome>) -> String {
+pub(crate) fn outcome(outcome: Option<&Outcome>) -> String {
     match outcome {
         None => "runs".to_owned(),
         Some(Outcome::Exited { exit_code }) => format!("exit {exit_code}"),
@@ -202,7 +202,7 @@ pub(super) fn outcome(outcome: Option<&Outcome>) -> String {
 }
 
 /// Why a machine is not simply up, in words.
-pub(super) fn causes(machine: &Machine, state: MachineState, at: Time) -> String {
+pub(crate) fn causes(machine: &Machine, state: MachineState, at: Time) -> String {
     let presence = &machine.presence;
     let mut words = Vec::new();
     match state {
@@ -218,7 +218,7 @@ pub(super) fn causes(machine: &Machine, state: MachineState, at: Time) -> String
 }
 
 /// What a machine says is wrong with it, each with its value.
-pub(super) fn own_causes(presence: &Presence) -> Vec<String> {
+pub(crate) fn own_causes(presence: &Presence) -> Vec<String> {
     let mut words: Vec<String> = presence
         .degraded
         .iter()

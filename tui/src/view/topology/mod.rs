@@ -21,7 +21,7 @@ use ratatui::text::Line;
 use unicode_width::UnicodeWidthStr;
 
 use super::{link, table, words};
-use crate::model::Model;
+use crate::model::{Model, Pane};
 use crate::text;
 use crate::theme::Role;
 use crate::topology::Zoom;
@@ -137,8 +137,9 @@ const FIRST_STEPS: [(&str, &str); 3] = [
 fn empty(model: &Model, inner: Rect, buf: &mut Buffer) {
     let look = model.look;
     let none = "no machines yet: fleet up starts this one, fleet agent run another";
-    table::teach(buf, inner, look, &link::empty(model, 0, none));
-    if facts::dated(model) {
+    let hidden = model.hidden(Pane::Machines);
+    table::teach(buf, inner, look, &link::empty(model, hidden, none));
+    if facts::dated(model) || hidden > 0 {
         return;
     }
     for (y, (command, does)) in (inner.y + 2..inner.bottom()).zip(FIRST_STEPS) {
@@ -180,6 +181,11 @@ fn titles(model: &Model, scene: &Scene<'_>, width: usize) -> (String, String) {
         );
     }
     let mut title = format!("Topology {dot} {machines}");
+    match model.list_notes(Pane::Machines).as_str() {
+        // What people expect needs no words.
+        "worst first" => {}
+        notes => title = format!("{title} {dot} {notes}"),
+    }
     if scene.zoom >= Zoom::Cells && !scene.all.is_empty() {
         let sites = scene.groups.len();
         let hint = format!("{title}, {sites} sites {dot} names hidden at this zoom");

@@ -37,9 +37,10 @@ impl Group<'_> {
     }
 }
 
-/// Every machine that is to be drawn, worst first, then by name.
+/// Every machine that is to be drawn: those that the filter lets through, worst first, then by
+/// name, unless another order was asked for.
 pub(crate) fn all(model: &Model) -> Vec<Entry<'_>> {
-    model.fleet.machines_worst_first(model.as_of())
+    model.machines_shown().collect()
 }
 
 /// The same by site, the worst site first.

@@ -1,0 +1,106 @@
+//! What is under the mouse: found in the same areas that the views draw into.
+
+use ratatui::layout::{Position, Rect};
+
+use super::popup::Rows;
+use super::{choose, dispatches, events, header, machines, places, popup, table};
+use crate::model::{Detail, Model, Pane, Screen};
+use crate::ui::Popup;
+use crate::widget;
+
+/// What is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hit {
+    /// A screen's tab.
+    Tab(Screen),
+    /// A row of a list, by its place among all that the list shows, and how many are above it on
+    /// the screen.
+    Row(Pane, usize, usize),
+    /// A pane, but none of its rows.
+    Pane(Pane),
+    /// A row of what is shown over the screen.
+    Choice(usize),
+    /// What is shown over the screen, but none of its rows.
+    Popup,
+    /// A dispatch or a machine that is open.
+    Detail,
+    /// Nothing that knows the mouse.
+    Nothing,
+}
+
+/// What is at a cell of the terminal.
+pub(crate) fn hit(model: &Model, column: u16, row: u16) -> Hit {
+    let area = Rect::new(0, 0, model.size.0, model.size.1);
+    let at = Position::new(column, row);
+    let places = places(model, area);
+    if places.small || !area.contains(at) {
+        return Hit::Nothing;
+    }
+    if let Some(hit) = over(model, places.body, at) {
+        return hit;
+    }
+    if header::tabs_row(model, area) == Some(row) {
+        let tab = header::tab_at(model, usize::from(area.width), usize::from(column));
+        return tab.map_or(Hit::Nothing, Hit::Tab);
+    }
+    if let (Some(Detail::Job(_) | Detail::Machine(_)), true) =
+        (&model.detail, places.body.contains(at))
+    {
+        return Hit::Detail;
+    }
+    let panes = places.panes.iter();
+    let mut under = panes.filter(|(_, area)| area.contains(at));
+    under.next().map_or(Hit::Nothing, |(pane, area)| {
+        let row = row_at(model, *pane, *area, at);
+        row.map_or(Hit::Pane(*pane), |(row, above)| Hit::Row(*pane, row, above))
+    })
+}
+
+/// What is shown over the screen there.
+fn over(model: &Model, body: Rect, at: Position) -> Option<Hit> {
+    let rows = match model.ui.popup.as_ref()? {
+        Popup::Help(chooser) | Popup::Palette(chooser) => choose::rows(model, chooser, body),
+        Popup::Columns(pointed) => popup::column_rows(model, *pointed, body),
+        Popup::Why(_) => return body.contains(at).then_some(Hit::Popup),
+    };
+    let Rows { area, first } = rows;
+    let frame = Rect {
+        height: (area.bottom() + 1).saturating_sub(area.y.saturating_sub(2)),
+        y: area.y.saturating_sub(2),
+        ..body
+    };
+    if area.contains(at) {
+        return Some(Hit::Choice(first + usize::from(at.y - area.y)));
+    }
+    frame.contains(at).then_some(Hit::Popup)
+}
+
+fn row_at(model: &Model, pane: Pane, area: Rect, at: Position) -> Option<(usize, usize)> {
+    let inner = widget::inside(area);
+    let body = table::body(inner);
+    if !body.contains(at) {
+        return None;
+    }
+    let focused = pane == model.focus();
+    let height = table::height(inner);
+    let y = usize::from(at.y - body.y);
+    let (first, all) = match pane {
+        Pane::Dispatches => (
+            dispatches::window(model, focused, height).0,
+            model.jobs_count(),
+        ),
+        Pane::Machines => (
+            machines::window(model, focused, height).0,
+            model.machines_count(),
+        ),
+        Pane::Events => {
+            let keys = events::keys(model, focused, inner);
+            let key = keys.get(y).copied()??;
+            let above = keys.iter().take(y).flatten().count();
+            let row = model.events_shown().position(|row| row.key == key);
+            return row.map(|row| (row, above));
+        }
+        Pane::Bus | Pane::Inbox => return None,
+    };
+    (first + y < all).then_some((first + y, y))
+}
