@@ -148,6 +148,7 @@ fn every_kind_of_message_is_one_that_the_fixtures_know() {
         "lease.agent",
         "lane",
         "chunk",
+        "event.machine.load",
         "event.machine.up",
         "event.machine.lost",
         "event.machine.offline",

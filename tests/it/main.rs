@@ -20,4 +20,5 @@ mod json;
 mod output;
 mod recorder;
 mod services;
+mod telling;
 mod terminal;

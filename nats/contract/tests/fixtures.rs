@@ -1,5 +1,6 @@
 //! The wire contract as it was written once is read for ever. `fixtures/v1` holds one message of
-//! each kind from a real run (`lease.hub` and `job.rejected` by hand) and is never changed.
+//! each kind from a real run (`lease.hub`, `job.rejected`, `event.machine.load` and what is not
+//! stored, `stat` and `hub.stats`, by hand) and is never changed.
 //! `fixtures/v2` is what a later fleet may write: the same with fields nobody knows yet, and kinds
 //! nobody knows yet.
 
@@ -18,10 +19,12 @@ use std::path::PathBuf;
 
 use fleet_contract::envelope::{self, TICKET_MAX_BYTES, WireError};
 use fleet_contract::event::Flow;
+use fleet_contract::hub::{HUB_STATS_KIND, HubStats};
 use fleet_contract::lease::LeaseRecord;
 use fleet_contract::machine::{PRESENCE_KIND, Presence};
 use fleet_contract::outcome::Outcome;
 use fleet_contract::record::{Change, Record};
+use fleet_contract::stat::{STAT_KIND, Stat};
 use fleet_contract::ticket::{TICKET_KIND, Ticket};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,6 +62,8 @@ fn read_named(name: &str, bytes: &[u8]) -> Result<Value, WireError> {
         "presence" => read::<Presence>(bytes, |kind| kind == PRESENCE_KIND),
         "lease" => read::<LeaseRecord>(bytes, |kind| kind == "lease"),
         "event" => read::<Flow>(bytes, |_| true),
+        "stat" => read::<Stat>(bytes, |kind| kind == STAT_KIND),
+        "hub" => read::<HubStats>(bytes, |kind| kind == HUB_STATS_KIND),
         "lane" => read::<Value>(bytes, |kind| kind == "lane"),
         other => panic!("no reader for {other}"),
     }
@@ -166,7 +171,7 @@ fn kinds_of_a_later_version_are_told_apart_by_every_reader() {
     for (name, bytes) in unknown {
         let kind = name.strip_prefix("unknown.").unwrap();
         let expected = WireError::UnknownKind(kind.to_owned());
-        for reader in ["job", "ticket", "presence", "lease", "lane"] {
+        for reader in ["job", "ticket", "presence", "lease", "lane", "stat", "hub"] {
             assert_eq!(
                 read_named(reader, bytes).unwrap_err(),
                 expected,
