@@ -9,18 +9,29 @@ use crate::theme::Look;
 /// An hour.
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// The last hour up to `now` in so many cells: of each stretch the greatest value, where 1 is full;
-/// a space where nothing was measured.
-pub(crate) fn hour(
+/// The last hour in so many cells and rows, the upper row first.
+pub(crate) fn tall(
     look: Look,
     now: Time,
     values: impl Iterator<Item = (Time, f32)>,
     cells: usize,
-) -> String {
-    over(look, now, HOUR, values, cells)
+    rows: u8,
+) -> Vec<String> {
+    let most = most(now, HOUR, values, cells);
+    let row = |below: u8| {
+        let level = |value: Option<f32>| {
+            let here =
+                value.map(|value| value.clamp(0.0, 1.0) * f32::from(rows) - f32::from(below));
+            // Only the lowest row shows that something was measured at all.
+            look.level(here.filter(|here| below == 0 || *here > 0.0))
+        };
+        most.iter().copied().map(level).collect()
+    };
+    (0..rows).rev().map(row).collect()
 }
 
-/// The last `stretch` up to `now`, as [`hour`].
+/// The last `stretch` up to `now` in so many cells: of each part the greatest value, where 1 is full;
+/// a space where nothing was measured.
 pub(crate) fn over(
     look: Look,
     now: Time,
@@ -28,6 +39,17 @@ pub(crate) fn over(
     values: impl Iterator<Item = (Time, f32)>,
     cells: usize,
 ) -> String {
+    let most = most(now, stretch, values, cells);
+    most.into_iter().map(|value| look.level(value)).collect()
+}
+
+/// The greatest value of each part of the stretch.
+fn most(
+    now: Time,
+    stretch: Duration,
+    values: impl Iterator<Item = (Time, f32)>,
+    cells: usize,
+) -> Vec<Option<f32>> {
     let mut most: Vec<Option<f32>> = vec![None; cells];
     let step = stretch.as_micros() / cells.max(1) as u128;
     for (at, value) in values {
@@ -39,7 +61,7 @@ pub(crate) fn over(
             *cell = Some(cell.map_or(value, |known| known.max(value)));
         }
     }
-    most.into_iter().map(|value| look.level(value)).collect()
+    most
 }
 
 #[cfg(test)]
@@ -60,12 +82,16 @@ mod tests {
             (ago(900), 1.5),
             (ago(1), 0.5),
         ];
-        assert_eq!(hour(look, now, values.into_iter(), 4), "▁ █▅");
-        let at = |value| hour(look, now, std::iter::once((ago(1), value)), 1);
+        let hour =
+            |values: &[(Time, f32)], cells| over(look, now, HOUR, values.iter().copied(), cells);
+        assert_eq!(hour(&values, 4), "▁ █▅");
+        let at = |value| hour(&[(ago(1), value)], 1);
         assert_eq!(
             (at(1.0), at(9.0), at(0.0)),
             ("█".to_owned(), "█".to_owned(), "▁".to_owned())
         );
-        assert_eq!(hour(look, now, std::iter::empty(), 0), "");
+        assert_eq!(hour(&[], 0), "");
+        let values = [(ago(3000), 0.0), (ago(2000), 0.4), (ago(1), 1.0)];
+        assert_eq!(tall(look, now, values.into_iter(), 3, 2), ["  █", "▁▇█"]);
     }
 }

@@ -20,6 +20,8 @@ use crate::widget;
 
 /// From so many columns on there are two columns.
 const WIDE: u16 = 100;
+/// Rows of a picture where there is room.
+const TALL: u8 = 3;
 /// Jobs that are listed of each kind.
 const JOBS: usize = 6;
 /// Jobs that are looked at to find those that wait for this machine.
@@ -51,18 +53,25 @@ pub(in crate::view) fn draw(model: &Model, id: &MachineId, area: Rect, buf: &mut
         let width = inner.width;
         let mut all = state(model, machine);
         all.extend(jobs(model, id));
-        all.extend(load(model, machine, width));
+        all.extend(load(model, machine, width, 1));
         all.extend(specs(model, machine));
         all.push(part(model, "what happened"));
         all.extend(events::of_machine(model, id, JOBS));
         return lines(model, buf, inner, all);
     }
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
-    let inner_width = left.width.saturating_sub(2);
-    let mut known = state(model, machine);
-    known.extend(load(model, machine, inner_width));
-    known.extend(specs(model, machine));
     let inner = widget::pane(buf, left, look, true, &title, "Esc back");
+    let facts = |tall| {
+        let mut known = state(model, machine);
+        known.extend(load(model, machine, inner.width, tall));
+        known.extend(specs(model, machine));
+        known
+    };
+    // The pictures are taller where that hides nothing.
+    let mut known = facts(TALL);
+    if known.len() > usize::from(inner.height) {
+        known = facts(1);
+    }
     lines(model, buf, inner, known);
     let work = jobs(model, id);
     let wanted = u16::try_from(work.len() + 2).unwrap_or(u16::MAX);
@@ -127,7 +136,7 @@ fn interval(machine: &Machine) -> std::time::Duration {
 }
 
 /// What it measures now, and what it was in the last hour.
-fn load(model: &Model, machine: &Machine, width: u16) -> Vec<Line<'static>> {
+fn load(model: &Model, machine: &Machine, width: u16, tall: u8) -> Vec<Line<'static>> {
     let look = model.look;
     let presence = &machine.presence;
     let load = &presence.load;
@@ -165,12 +174,12 @@ fn load(model: &Model, machine: &Machine, width: u16) -> Vec<Line<'static>> {
         let text = format!("{} of output", text::bytes(load.dropped_log_bytes));
         all.push(fact(model, "dropped", &text));
     }
-    all.extend(history(model, &presence.machine, width));
+    all.extend(history(model, &presence.machine, width, tall));
     all
 }
 
 /// The last hour in one line each, as far back as there are samples.
-fn history(model: &Model, id: &MachineId, width: u16) -> Vec<Line<'static>> {
+fn history(model: &Model, id: &MachineId, width: u16, tall: u8) -> Vec<Line<'static>> {
     let samples: Vec<(Time, &LoadSample)> = model.fleet.load_history(id).collect();
     let Some((oldest, _)) = samples.first() else {
         return Vec::new();
@@ -180,14 +189,17 @@ fn history(model: &Model, id: &MachineId, width: u16) -> Vec<Line<'static>> {
     let mut all = vec![part(model, "the last hour")];
     for (name, value) in PICTURES {
         let values = samples.iter().map(|(at, sample)| (*at, value(sample)));
-        let line = spark::hour(model.look, model.now, values, cells);
         let peak = samples.iter().map(|(_, s)| value(s)).fold(0.0, f32::max);
-        let mut shown = fact(model, name, &line);
-        shown.spans.push(Span::styled(
-            format!(" peak {:.0} %", peak * 100.0),
-            model.look.style(Role::Dim),
-        ));
-        all.push(shown);
+        let rows = spark::tall(model.look, model.now, values, cells, tall);
+        let last = rows.len().saturating_sub(1);
+        for (no, row) in rows.into_iter().enumerate() {
+            let mut shown = fact(model, if no == last { name } else { "" }, &row);
+            if no == last {
+                let peak = format!(" peak {:.0} %", peak * 100.0);
+                shown.push_span(Span::styled(peak, model.look.style(Role::Dim)));
+            }
+            all.push(shown);
+        }
     }
     if model.now.since(*oldest) < std::time::Duration::from_secs(3300) {
         all.push(dim(model, &format!("known here for {back}")));
