@@ -10,6 +10,7 @@ mod columns;
 #[cfg(any(test, feature = "demo"))]
 pub mod demo;
 mod filter;
+mod inbox;
 mod input;
 mod keymap;
 mod link;

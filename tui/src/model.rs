@@ -401,7 +401,8 @@ impl Model {
         let job = match (&self.detail, self.focus()) {
             (Some(Detail::Job(detail)), _) => Some(detail.id),
             (Some(Detail::Machine(_)), _) => None,
-            (None, Pane::Dispatches | Pane::Inbox) => self.selected_job(),
+            (None, Pane::Dispatches) => self.selected_job(),
+            (None, Pane::Inbox) => self.inbox_job(),
             (None, Pane::Events) => self.event_of(|event| event.job),
             (None, Pane::Machines | Pane::Bus) => None,
         };
@@ -414,7 +415,8 @@ impl Model {
         let machine = match (&self.detail, self.focus()) {
             (Some(Detail::Job(detail)), _) => of_job(detail.id),
             (Some(Detail::Machine(id)), _) => Some(id.clone()),
-            (None, Pane::Dispatches | Pane::Inbox) => self.selected_job().and_then(of_job),
+            (None, Pane::Dispatches) => self.selected_job().and_then(of_job),
+            (None, Pane::Inbox) => self.inbox_job().and_then(of_job),
             (None, Pane::Machines) => self.selected_machine(),
             (None, Pane::Events) => self
                 .event_of(|event| event.machine.clone())

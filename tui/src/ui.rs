@@ -85,6 +85,8 @@ pub(crate) struct Ui {
     pub(crate) clicked: Option<(Time, u16, u16)>,
     /// Whether the mouse is captured.
     pub(crate) mouse: bool,
+    /// Lines of an opened machine that are above the screen.
+    pub(crate) machine_top: usize,
     /// Whether the terminal is in the foreground of its window, as far as it tells.
     pub(crate) focused: bool,
 }

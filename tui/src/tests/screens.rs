@@ -218,6 +218,138 @@ fn long_lines_are_broken_or_moved_and_the_place_is_kept() {
 }
 
 #[test]
+fn output_is_searched_with_exact_counts_and_marks_that_need_no_colour() {
+    let mut model = sized(Situation::Live, MONO, (100, 30));
+    let id = open(&mut model, "fix-flaky-e2e");
+    let line = |n: u64| match n % 50 {
+        7 => format!("line {n} has a Needle and a needle\n"),
+        _ => format!("line {n} of it\n"),
+    };
+    let lines = (0..1000).fold(String::new(), |text, n| text + &line(n));
+    push(
+        &mut model,
+        id,
+        vec![demo::output(5, 1, OutputStream::Stdout, &lines)],
+        0,
+    );
+    press(&mut model, KeyCode::Char('g'));
+    press(&mut model, KeyCode::Char('g'));
+    keys(&mut model, "/needle");
+    let text = shown(&model);
+    assert!(text.contains("/needle 1 of 20 lines so far"), "{text}");
+    press(&mut model, KeyCode::Enter);
+    update(&mut model, now(), Msg::LogCaughtUp(id));
+    keys(&mut model, "nn");
+    let text = shown(&model);
+    assert!(text.contains("/needle 3 of 20 lines"), "{text}");
+    assert!(text.contains("▸   line 107 has a Needle"), "{text}");
+    keys(&mut model, "N");
+    assert!(
+        shown(&model).contains("▸   line 57 has"),
+        "{}",
+        shown(&model)
+    );
+    // Reverse marks what was found, and nothing else in that line.
+    let buffer = draw(&model, 100, 30);
+    let y = (0..30)
+        .find(|y| row(&buffer, *y).contains("line 57 has"))
+        .unwrap();
+    let marked: String = (0..100)
+        .filter(|x| buffer[(*x, y)].modifier.contains(Modifier::REVERSED))
+        .map(|x| buffer[(x, y)].symbol())
+        .collect();
+    assert_eq!(marked, "Needleneedle");
+    // What comes is counted, and moves nothing.
+    push(
+        &mut model,
+        id,
+        vec![demo::output(5, 2, OutputStream::Stdout, "a needle\n")],
+        0,
+    );
+    let text = shown(&model);
+    assert!(text.contains("/needle 2 of 21 lines"), "{text}");
+    assert!(text.contains("▸   line 57 has"), "{text}");
+    // A capital letter means itself; nothing found is said.
+    keys(&mut model, "/");
+    for _ in 0..6 {
+        press(&mut model, KeyCode::Backspace);
+    }
+    keys(&mut model, "nowhere");
+    assert!(
+        shown(&model).contains("/nowhere not found"),
+        "{}",
+        shown(&model)
+    );
+}
+
+#[test]
+fn from_an_event_to_the_line_of_its_time_and_back() {
+    let mut model = sized(Situation::Live, COLOUR, (100, 30));
+    keys(&mut model, "4");
+    let events: Vec<_> = model.fleet.events().iter().rev().collect();
+    let job = find(&model, "index-repo");
+    let (at, time) = events
+        .iter()
+        .enumerate()
+        .find(|(_, (_, e))| e.job == Some(job) && e.word == "claimed")
+        .map(|(at, (_, e))| (at, e.time))
+        .unwrap();
+    keys(&mut model, &"j".repeat(at));
+    keys(&mut model, "gl");
+    assert!(model.detail.is_some(), "{}", shown(&model));
+    assert_eq!(detail(&model).id, job);
+    assert_eq!(detail(&model).goal, Some(time));
+    // Before it, at it and after it, a chunk each.
+    for (seq, offset) in [(1, -5), (2, 1), (3, 9)] {
+        let text = numbered(seq * 100, seq * 100 + 40);
+        let mut chunk = demo::output(5, seq, OutputStream::Stdout, &text);
+        chunk.head.time = demo::before(time, -offset);
+        push(&mut model, job, vec![chunk], 0);
+    }
+    let text = shown(&model);
+    assert!(text.contains("▸   line 200 of it"), "{text}");
+    keys(&mut model, "ge");
+    assert!(model.detail.is_none());
+    let selected = model.selected_event().unwrap();
+    assert_eq!(model.fleet.events()[&selected].time, time);
+}
+
+#[test]
+fn in_the_inbox_enter_opens_what_is_selected_there() {
+    let mut model = sized(Situation::Live, COLOUR, (100, 30));
+    // What is selected elsewhere is not in it.
+    model.job = Some(find(&model, "unit"));
+    keys(&mut model, "!");
+    let first = find(&model, "fix-flaky-e2e");
+    assert_eq!(press(&mut model, KeyCode::Enter), [Cmd::OpenLog(first)]);
+    press(&mut model, KeyCode::Esc);
+    keys(&mut model, "jj");
+    let third = find(&model, "nightly-bench");
+    assert!(shown(&model).contains("▸✗ failed"), "{}", shown(&model));
+    assert_eq!(press(&mut model, KeyCode::Enter), [Cmd::OpenLog(third)]);
+}
+
+#[test]
+fn a_machine_that_does_not_fit_is_scrolled_to_its_end_and_no_further() {
+    let mut model = sized(Situation::Live, COLOUR, (60, 16));
+    keys(&mut model, "3");
+    press(&mut model, KeyCode::Enter);
+    assert!(!shown(&model).contains("skills"), "{}", shown(&model));
+    for _ in 0..9 {
+        press(&mut model, KeyCode::PageDown);
+    }
+    let end = shown(&model);
+    assert!(end.contains("what happened"), "{end}");
+    let top = model.ui.machine_top;
+    press(&mut model, KeyCode::Down);
+    assert_eq!(model.ui.machine_top, top);
+    for _ in 0..99 {
+        press(&mut model, KeyCode::Up);
+    }
+    assert!(shown(&model).contains("✕ lost  last beat"));
+}
+
+#[test]
 fn output_of_several_attempts_is_told_apart_and_what_is_missing_is_said() {
     let (mut model, id) = retried(MONO);
     let ids: Vec<_> = model
@@ -463,4 +595,14 @@ fn every_screen_looks_as_it_did() {
             check_at(&file, screen(name, situation, COLOUR), &ONE);
         }
     }
+    for (name, pane) in [("dispatches", "2"), ("machines", "3"), ("events", "4")] {
+        let mut hides = sized(Situation::Live, COLOUR, (120, 36));
+        keys(&mut hides, pane);
+        keys(&mut hides, "/nothing-is-called-so");
+        press(&mut hides, KeyCode::Enter);
+        check_at(&format!("{name}-hidden-colour"), hides, &ONE);
+    }
+    let mut ordered = sized(Situation::Live, COLOUR, (120, 36));
+    keys(&mut ordered, "2 j sss");
+    check_at("dispatches-ordered-colour", ordered, &ONE);
 }

@@ -70,6 +70,7 @@ pub(super) fn machine(model: &mut Model, id: MachineId) -> Vec<Cmd> {
     let cmds = close(model);
     model.ui.popup = None;
     model.machine = Some(id.clone());
+    model.ui.machine_top = 0;
     model.detail = Some(Detail::Machine(id));
     cmds
 }

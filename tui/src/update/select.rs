@@ -3,6 +3,7 @@
 use super::{log, topology};
 use crate::columns;
 use crate::filter::Sieve;
+use crate::inbox;
 use crate::model::{Detail, Model, Pane};
 use crate::ui::Popup;
 use crate::view;
@@ -18,7 +19,12 @@ pub(super) fn scroll(model: &mut Model, by: i64) {
     let step = isize::try_from(by).unwrap_or(isize::MAX);
     let columns = columns::choice(model.focus()).count();
     match (&mut model.ui.popup, &mut model.detail) {
-        (Some(Popup::Help(_) | Popup::Palette(_)), _) | (None, Some(Detail::Machine(_))) => {}
+        (Some(Popup::Help(_) | Popup::Palette(_)), _) => {}
+        (None, Some(Detail::Machine(_))) => {
+            let most = view::machine_most(model);
+            let top = model.ui.machine_top.saturating_add_signed(step);
+            model.ui.machine_top = top.min(most);
+        }
         (Some(Popup::Why(top)), _) => *top = top.saturating_add_signed(step).min(1000),
         (Some(Popup::Columns(at)), _) => {
             *at = at
@@ -35,7 +41,7 @@ pub(super) fn scroll(model: &mut Model, by: i64) {
 pub(super) fn follow(model: &mut Model) {
     match &mut model.detail {
         Some(Detail::Job(detail)) => log::follow(detail),
-        Some(Detail::Machine(_)) => {}
+        Some(Detail::Machine(_)) => model.ui.machine_top = 0,
         None => first(model),
     }
 }
@@ -85,9 +91,9 @@ pub(super) fn position(model: &Model, pane: Pane) -> (usize, usize) {
             (at.unwrap_or(0), model.events_shown().count())
         }
         Pane::Inbox => {
-            let selected = model.selected_job();
-            let at = view::inbox_jobs(model).position(|job| Some(job.id) == selected);
-            (at.unwrap_or(0), view::inbox_jobs(model).count())
+            let selected = model.inbox_job();
+            let at = inbox::jobs(model).position(|job| Some(job.id) == selected);
+            (at.unwrap_or(0), inbox::count(model))
         }
         Pane::Bus => (0, 0),
     }
@@ -122,7 +128,7 @@ pub(super) fn choose(model: &mut Model, pane: Pane, to: usize) {
             model.lists.events.above = moved(model.lists.events.above);
         }
         Pane::Inbox => {
-            let job = view::inbox_jobs(model).nth(to).map(|job| job.id);
+            let job = inbox::jobs(model).nth(to).map(|job| job.id);
             model.job = job;
         }
         Pane::Bus => {}

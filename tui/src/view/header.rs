@@ -7,7 +7,8 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::{inbox, link, words};
+use super::{link, words};
+use crate::inbox;
 use crate::keymap::Action;
 use crate::model::{Model, Screen};
 use crate::text;

@@ -9,6 +9,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::{link, table, words};
+use crate::inbox::{count, group, jobs};
 use crate::log;
 use crate::model::Model;
 use crate::text;
@@ -19,31 +20,6 @@ use crate::widget;
 const REASON: usize = 4;
 /// Jobs that are looked at before the selected one, to begin the screen with.
 const BEFORE: usize = 64;
-
-/// What is in it, in its order: what waits for a person, then what was lost and what failed within
-/// the last hour, as on the top of the worst-first list.
-pub(crate) fn jobs(model: &Model) -> impl Iterator<Item = &Job> {
-    let worst = model.fleet.worst_first(model.as_of());
-    worst.take_while(|job| group(job.state.word()).is_some())
-}
-
-/// How much is in it.
-pub(super) fn count(model: &Model) -> usize {
-    let (fleet, at) = (&model.fleet, model.as_of());
-    fleet.count(StateWord::NeedsHuman) + fleet.freshly_lost(at) + fleet.freshly_failed(at)
-}
-
-/// Which group a state belongs to: its place and what it is called.
-fn group(word: StateWord) -> Option<(u8, &'static str)> {
-    match word {
-        StateWord::NeedsHuman => Some((0, "waits for a person")),
-        StateWord::Lost => Some((1, "lost: nobody knows how it ended")),
-        StateWord::Failed | StateWord::TimedOut | StateWord::Rejected | StateWord::Expired => {
-            Some((2, "failed, timed out, rejected or expired"))
-        }
-        _ => None,
-    }
-}
 
 fn group_count(model: &Model, group: u8) -> usize {
     let (fleet, at) = (&model.fleet, model.as_of());
@@ -72,7 +48,7 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         return table::teach(buf, inner, look, &link::empty(model, 0, text));
     }
     let width = usize::from(inner.width);
-    let wanted = model.selected_job();
+    let wanted = model.inbox_job();
     let at = jobs(model)
         .position(|job| Some(job.id) == wanted)
         .unwrap_or(0);

@@ -32,9 +32,8 @@ use crate::model::{Detail, Model, Pane, Screen};
 use crate::ui::Popup;
 use crate::widget;
 
-pub(crate) use detail::{log_inside, log_room};
+pub(crate) use detail::{log_inside, log_room, machine_most};
 pub(crate) use hit::{Hit, hit};
-pub(crate) use inbox::jobs as inbox_jobs;
 pub(crate) use layout::places;
 pub(crate) use small::counts;
 pub(crate) use topology::roster::Entry;

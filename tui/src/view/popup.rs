@@ -84,7 +84,7 @@ pub(super) fn why(model: &Model, top: usize, area: Rect, buf: &mut Buffer) {
 }
 
 /// Lines that are too long go on below, so that no reason is cut.
-fn folded(lines: Vec<Line<'static>>, width: usize) -> Vec<Line<'static>> {
+pub(super) fn folded(lines: Vec<Line<'static>>, width: usize) -> Vec<Line<'static>> {
     let mut all = Vec::with_capacity(lines.len());
     for line in lines {
         let last = line.spans.last().map(|s| (s.content.clone(), s.style));

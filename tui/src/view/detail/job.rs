@@ -35,7 +35,7 @@ pub(in crate::view) fn draw(model: &Model, detail: &JobDetail, area: Rect, buf: 
         None => format!("times in {}  Esc back", words::zone(model)),
     };
     let inner = widget::pane(buf, areas.facts, look, false, &text::escape(&title), &right);
-    lines(model, buf, inner, facts(model, job, inner.width));
+    lines(model, buf, inner, facts(model, job, inner.width), 0);
     if let Some(area) = areas.journal {
         journal(model, job, area, buf);
     }
@@ -192,5 +192,5 @@ fn journal(model: &Model, job: &Job, area: Rect, buf: &mut Buffer) {
     if rows.is_empty() {
         rows.push(part(model, "its events are no longer kept here"));
     }
-    lines(model, buf, inner, rows);
+    lines(model, buf, inner, rows, 0);
 }

@@ -12,16 +12,18 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 
 use super::{fact, lines, part};
-use crate::model::Model;
+use crate::model::{Detail, Model};
 use crate::text;
 use crate::theme::Role;
-use crate::view::{events, machines, spark, table, why, words};
+use crate::view::{events, machines, popup, spark, table, why, words};
 use crate::widget;
 
 /// From so many columns on there are two columns.
 const WIDE: u16 = 100;
 /// Rows of a picture where there is room.
 const TALL: u8 = 3;
+/// Events that are listed.
+const EVENTS: usize = 50;
 /// Jobs that are listed of each kind.
 const JOBS: usize = 6;
 /// Jobs that are looked at to find those that wait for this machine.
@@ -39,6 +41,23 @@ const PICTURES: [(&str, Share); 3] = [
     }),
 ];
 
+/// A pane of it.
+struct Sheet {
+    area: Rect,
+    focused: bool,
+    title: String,
+    right: String,
+    lines: Vec<Line<'static>>,
+}
+
+impl Sheet {
+    /// Lines that there is no room for.
+    fn beyond(&self) -> usize {
+        let rows = usize::from(widget::inside(self.area).height);
+        self.lines.len().saturating_sub(rows)
+    }
+}
+
 /// Draws it.
 pub(in crate::view) fn draw(model: &Model, id: &MachineId, area: Rect, buf: &mut Buffer) {
     let look = model.look;
@@ -47,32 +66,49 @@ pub(in crate::view) fn draw(model: &Model, id: &MachineId, area: Rect, buf: &mut
         let inner = widget::pane(buf, area, look, true, &title, "Esc back");
         return table::teach(buf, inner, look, "this machine was forgotten");
     };
-    let title = format!("Machine {} {id}", look.dot());
+    for sheet in sheets(model, machine, area) {
+        let top = model.ui.machine_top.min(sheet.beyond());
+        let (title, right) = (&sheet.title, &sheet.right);
+        let inner = widget::pane(buf, sheet.area, look, sheet.focused, title, right);
+        lines(model, buf, inner, sheet.lines, top);
+    }
+}
+
+/// How far it can be scrolled.
+pub(crate) fn machine_most(model: &Model) -> usize {
+    let Some(Detail::Machine(id)) = &model.detail else {
+        return 0;
+    };
+    let screen = Rect::new(0, 0, model.size.0, model.size.1);
+    let body = crate::view::places(model, screen).body;
+    let known = model.fleet.machines().get(id);
+    let sheets = known.map_or(Vec::new(), |machine| sheets(model, machine, body));
+    sheets.iter().map(Sheet::beyond).max().unwrap_or(0)
+}
+
+/// Its panes: one, or three where there is room.
+fn sheets(model: &Model, machine: &Machine, area: Rect) -> Vec<Sheet> {
+    let id = &machine.presence.machine;
+    let title = format!("Machine {} {id}", model.look.dot());
+    let first = |area, lines| Sheet {
+        area,
+        focused: true,
+        title,
+        right: "Esc back".to_owned(),
+        lines,
+    };
     if area.width < WIDE {
-        let inner = widget::pane(buf, area, look, true, &title, "Esc back");
-        let width = inner.width;
-        let mut all = state(model, machine);
+        let width = area.width.saturating_sub(2);
+        let mut all = state(model, machine, width);
         all.extend(jobs(model, id));
         all.extend(load(model, machine, width, 1));
         all.extend(specs(model, machine));
-        all.push(part(model, "what happened"));
+        let zone = words::zone(model);
+        all.push(part(model, &format!("what happened, times in {zone}")));
         all.extend(events::of_machine(model, id, JOBS));
-        return lines(model, buf, inner, all);
+        return vec![first(area, all)];
     }
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
-    let inner = widget::pane(buf, left, look, true, &title, "Esc back");
-    let facts = |tall| {
-        let mut known = state(model, machine);
-        known.extend(load(model, machine, inner.width, tall));
-        known.extend(specs(model, machine));
-        known
-    };
-    // The pictures are taller where that hides nothing.
-    let mut known = facts(TALL);
-    if known.len() > usize::from(inner.height) {
-        known = facts(1);
-    }
-    lines(model, buf, inner, known);
     let work = jobs(model, id);
     let wanted = u16::try_from(work.len() + 2).unwrap_or(u16::MAX);
     let [top, bottom] = Layout::vertical([
@@ -80,22 +116,43 @@ pub(in crate::view) fn draw(model: &Model, id: &MachineId, area: Rect, buf: &mut
         Constraint::Fill(1),
     ])
     .areas(right);
-    let inner = widget::pane(
-        buf,
-        top,
-        look,
-        false,
-        "Dispatches here",
-        &ended_here(model, id),
-    );
-    lines(model, buf, inner, work);
-    let zone = format!("times in {}", words::zone(model));
-    let inner = widget::pane(buf, bottom, look, false, "What happened", &zone);
-    let mut told = events::of_machine(model, id, usize::from(inner.height));
+    let mut told = events::of_machine(model, id, EVENTS);
     if told.is_empty() {
         told.push(dim(model, "nothing that is still kept here"));
     }
-    lines(model, buf, inner, told);
+    vec![
+        first(left, facts(model, machine, left)),
+        Sheet {
+            area: top,
+            focused: false,
+            title: "Dispatches here".to_owned(),
+            right: ended_here(model, id),
+            lines: work,
+        },
+        Sheet {
+            area: bottom,
+            focused: false,
+            title: "What happened".to_owned(),
+            right: format!("times in {}", words::zone(model)),
+            lines: told,
+        },
+    ]
+}
+
+/// What is known of it; the pictures are taller where that hides nothing.
+fn facts(model: &Model, machine: &Machine, area: Rect) -> Vec<Line<'static>> {
+    let inner = widget::inside(area);
+    let all = |tall| {
+        let mut known = state(model, machine, inner.width);
+        known.extend(load(model, machine, inner.width, tall));
+        known.extend(specs(model, machine));
+        known
+    };
+    let known = all(TALL);
+    match known.len() > usize::from(inner.height) {
+        true => all(1),
+        false => known,
+    }
 }
 
 fn dim(model: &Model, text: &str) -> Line<'static> {
@@ -103,7 +160,7 @@ fn dim(model: &Model, text: &str) -> Line<'static> {
 }
 
 /// How it is, and why.
-fn state(model: &Model, machine: &Machine) -> Vec<Line<'static>> {
+fn state(model: &Model, machine: &Machine, width: u16) -> Vec<Line<'static>> {
     let look = model.look;
     let state = machine.state(model.as_of());
     let (glyph, role) = look.machine(state);
@@ -123,11 +180,13 @@ fn state(model: &Model, machine: &Machine) -> Vec<Line<'static>> {
             look.style(Role::Dim),
         ),
     ])];
-    all.extend(why::machine(model, machine).into_iter().map(|line| {
+    let reasons = why::machine(model, machine).into_iter().map(|line| {
         let mut spans = vec![Span::raw("   ")];
         spans.extend(line.spans);
         Line::from(spans)
-    }));
+    });
+    // No reason is cut.
+    all.extend(popup::folded(reasons.collect(), usize::from(width)));
     all
 }
 

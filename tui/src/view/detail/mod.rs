@@ -20,6 +20,7 @@ pub(super) use job::draw as job;
 pub(crate) use job::log_inside;
 pub(crate) use log::room as log_room;
 pub(super) use machine::draw as machine;
+pub(crate) use machine::machine_most;
 
 /// Columns that names of facts take.
 const NAME: usize = 11;
@@ -40,14 +41,14 @@ fn part(model: &Model, name: &str) -> Line<'static> {
     ))
 }
 
-fn lines(model: &Model, buf: &mut Buffer, area: Rect, lines: Vec<Line<'static>>) {
+fn lines(model: &Model, buf: &mut Buffer, area: Rect, lines: Vec<Line<'static>>, top: usize) {
     let shown = usize::from(area.height);
     let all = lines.len();
-    for (y, line) in (0..area.height).zip(lines) {
+    for (y, line) in (0..area.height).zip(lines.into_iter().skip(top)) {
         let line = widget::fitted(line, usize::from(area.width), model.look.ellipsis());
         widget::line(buf, area, y, &line);
     }
-    table::more(buf, area, model.look, all, 0, shown);
+    table::more(buf, area, model.look, all, top, shown);
 }
 
 /// The state in glyph and word, then what there is to know beside it.

@@ -1,0 +1,44 @@
+//! What wants a person: which dispatches, in which order, in which groups. No cells here.
+
+use fleet_contract::ids::JobId;
+use fleet_contract::job::Job;
+use fleet_contract::record::StateWord;
+
+use crate::model::Model;
+
+/// What is in it, in its order: what waits for a person, then what was lost and what failed within
+/// the last hour, as on the top of the worst-first list.
+pub(crate) fn jobs(model: &Model) -> impl Iterator<Item = &Job> {
+    let worst = model.fleet.worst_first(model.as_of());
+    worst.take_while(|job| group(job.state.word()).is_some())
+}
+
+/// How much is in it.
+pub(crate) fn count(model: &Model) -> usize {
+    let (fleet, at) = (&model.fleet, model.as_of());
+    fleet.count(StateWord::NeedsHuman) + fleet.freshly_lost(at) + fleet.freshly_failed(at)
+}
+
+/// Which group a state belongs to: its place and what it is called.
+pub(crate) fn group(word: StateWord) -> Option<(u8, &'static str)> {
+    match word {
+        StateWord::NeedsHuman => Some((0, "waits for a person")),
+        StateWord::Lost => Some((1, "lost: nobody knows how it ended")),
+        StateWord::Failed | StateWord::TimedOut | StateWord::Rejected | StateWord::Expired => {
+            Some((2, "failed, timed out, rejected or expired"))
+        }
+        _ => None,
+    }
+}
+
+impl Model {
+    /// The dispatch that is selected in the inbox: the selected one where it is in it, else the
+    /// first.
+    pub(crate) fn inbox_job(&self) -> Option<JobId> {
+        let selected = self.job.and_then(|id| self.fleet.job(id));
+        let kept = selected.filter(|job| {
+            group(job.state.word()).is_some() && jobs(self).any(|other| other.id == job.id)
+        });
+        kept.or_else(|| jobs(self).next()).map(|job| job.id)
+    }
+}
