@@ -25,7 +25,7 @@ pub(crate) fn group(word: StateWord) -> Option<(u8, &'static str)> {
         StateWord::NeedsHuman => Some((0, "waits for a person")),
         StateWord::Lost => Some((1, "lost: nobody knows how it ended")),
         StateWord::Failed | StateWord::TimedOut | StateWord::Rejected | StateWord::Expired => {
-            Some((2, "failed, timed out, rejected or expired"))
+            Some((2, "failed, timed out or never started"))
         }
         _ => None,
     }

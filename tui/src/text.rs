@@ -70,6 +70,29 @@ pub(crate) fn columns(text: &str, from: usize, width: usize) -> (std::ops::Range
     (start..end.max(start), (column - from).min(width))
 }
 
+/// The rows of a text that goes on below, by byte: broken between words where that can be.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<std::ops::Range<usize>> {
+    let width = width.max(2);
+    let mut rows = Vec::new();
+    let (mut from, mut used) = (0, 0);
+    // The end of the last word that fits, and where the next one begins.
+    let mut gap: Option<(usize, usize)> = None;
+    for (at, c) in text.char_indices() {
+        let wide = c.width().unwrap_or(0);
+        if c == ' ' && used <= width {
+            gap = Some((at, at + 1));
+        } else if used + wide > width {
+            let (end, next) = gap.filter(|(end, _)| *end > from).unwrap_or((at, at));
+            rows.push(from..end);
+            (from, used) = (next, text[next..at].width());
+            gap = None;
+        }
+        used += wide;
+    }
+    rows.push(from..text.len());
+    rows
+}
+
 /// `1,204`.
 pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
@@ -107,6 +130,34 @@ mod tests {
         for c in (0..=0x10_ffff).filter_map(char::from_u32) {
             let text = escape(&c.to_string()).into_owned();
             assert!(!text.chars().any(|c| c.is_control()), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn prose_goes_on_below_between_words() {
+        let rows = |text: &str, width| -> Vec<String> {
+            wrap(text, width)
+                .into_iter()
+                .map(|r| text[r].to_owned())
+                .collect()
+        };
+        assert_eq!(
+            rows("its connection closed", 14),
+            ["its connection", "closed"]
+        );
+        assert_eq!(rows("a verylongword b", 6), ["a", "verylo", "ngword", "b"]);
+        assert_eq!(rows("漢字 漢字", 5), ["漢字", "漢字"]);
+        assert_eq!(rows("", 5), [""]);
+        for width in 0..20 {
+            for text in ["why why why", "x", "  a  b ", "漢a字 b漢字字字 c"] {
+                let rows = wrap(text, width);
+                assert!(
+                    rows.iter()
+                        .all(|r| text[r.clone()].trim().width() <= width.max(2))
+                );
+                let kept: String = rows.iter().map(|r| &text[r.clone()]).collect();
+                assert_eq!(kept.replace(' ', ""), text.replace(' ', ""), "{width}");
+            }
         }
     }
 

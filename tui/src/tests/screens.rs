@@ -116,7 +116,7 @@ fn the_inbox_says_what_was_asked_in_full_and_what_to_type() {
         "branch diverged by 3 commits: merge or rebase?",
         "1 lost: nobody knows how it ended",
         "the lease of its machine is over",
-        "2 failed, timed out, rejected or expired",
+        "2 failed, timed out or never started",
         "signal 9 after 2 min",
     ] {
         assert!(text.contains(expected), "{expected}\n{text}");

@@ -12,7 +12,6 @@ use ratatui::text::{Line, Span};
 use super::table::{self, Column, Row, Table, Width, column};
 use super::{link, words};
 use crate::columns::Col;
-use crate::log;
 use crate::model::{Model, Pane, Phase};
 use crate::text;
 use crate::theme::{Look, Role};
@@ -173,7 +172,7 @@ fn expand(model: &Model, event: &Event, width: usize) -> Vec<String> {
     let text = format!("{}{dot}{}", head.join(&dot), event.text);
     let text = text::escape(&text).into_owned();
     let room = width.saturating_sub(5).max(8);
-    let rows = log::rows(&text, Some(room));
+    let rows = text::wrap(&text, room);
     rows.into_iter()
         .take(EXPANDED)
         .map(|range| text[range].to_owned())

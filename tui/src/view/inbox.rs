@@ -10,7 +10,6 @@ use ratatui::text::{Line, Span};
 
 use super::{link, table, words};
 use crate::inbox::{count, group, jobs};
-use crate::log;
 use crate::model::Model;
 use crate::text;
 use crate::theme::Role;
@@ -63,9 +62,11 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
             .into_iter()
             .chain(entry(model, job, selected, width))
             .collect::<Vec<_>>();
-        for (at, line) in lines.iter().enumerate() {
-            widget::line(buf, inner, y, line);
-            let is_head = at + entry_height(model, job, selected, width) == lines.len();
+        let all = lines.len();
+        for (at, line) in lines.into_iter().enumerate() {
+            let line = widget::fitted(line, width, look.ellipsis());
+            widget::line(buf, inner, y, &line);
+            let is_head = at + entry_height(model, job, selected, width) == all;
             if selected && is_head && y < inner.height {
                 let row = Rect {
                     y: inner.y + y,
@@ -145,7 +146,7 @@ fn entry(model: &Model, job: &Job, selected: bool, width: usize) -> Vec<Line<'st
     let reason = reason(model, job);
     let reason = text::escape(&reason).into_owned();
     let room = width.saturating_sub(4).max(8);
-    let rows = log::rows(&reason, Some(room));
+    let rows = text::wrap(&reason, room);
     let cut = rows.len() > REASON;
     for (no, range) in rows.into_iter().take(REASON).enumerate() {
         let more = if cut && no + 1 == REASON {

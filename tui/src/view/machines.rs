@@ -124,7 +124,11 @@ fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
             columns.push(unusual);
         }
     }
-    let causes = if width >= 100 { 20 } else { 10 };
+    let causes = match width {
+        100.. => 28,
+        60.. => 24,
+        _ => 10,
+    };
     columns.push(column(Col::Causes, Width::Rest(causes), 4));
     columns.retain(|column| chosen.get(&column.col) != Some(&false));
     columns

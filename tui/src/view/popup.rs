@@ -96,7 +96,7 @@ pub(super) fn folded(lines: Vec<Line<'static>>, width: usize) -> Vec<Line<'stati
         let room = width.saturating_sub(before).max(8);
         let mut head = line.spans;
         head.pop();
-        for (no, range) in crate::log::rows(&text, Some(room)).into_iter().enumerate() {
+        for (no, range) in crate::text::wrap(&text, room).into_iter().enumerate() {
             let mut spans = match no {
                 0 => std::mem::take(&mut head),
                 _ => vec![Span::raw(" ".repeat(before))],

@@ -31,7 +31,10 @@ pub(super) fn why(model: &Model, id: JobId) -> Vec<Line<'static>> {
         ""
     };
     let head = format!("{glyph} {was}{}", job.state.word());
-    let since = words::age(model.now, job.changed_at);
+    let since = match job.state.word().is_terminal() {
+        true => words::ago(model.now, job.changed_at),
+        false => format!("for {}", words::age(model.now, job.changed_at)),
+    };
     let mut lines = vec![Line::from(vec![
         Span::styled(head, model.look.style(role)),
         Span::raw(format!(
@@ -48,7 +51,9 @@ pub(super) fn why(model: &Model, id: JobId) -> Vec<Line<'static>> {
         ));
     }
     let reasons = projection::why(&model.fleet, job, model.as_of());
-    for (at, reason) in reasons.iter().enumerate() {
+    // How it ended stands in the first line; only why is left to tell.
+    let told = |reason: &&Reason| !matches!(reason, Reason::Ended { reason: None, word, .. } if *word != StateWord::Expired);
+    for (at, reason) in reasons.iter().filter(told).enumerate() {
         let role = if at == 0 {
             Role::Plain
         } else {
