@@ -40,7 +40,8 @@ pub(crate) async fn show(args: &Tui, cx: &mut Context) -> Result<Left, Failure> 
         style: ConsoleStyle {
             colour: color.enabled(true, environment.no_color, environment.dumb),
             ascii: args.ascii,
-            plain: cx.output.is_plain(),
+            // A terminal that cannot move its cursor gets lines.
+            plain: cx.output.is_plain() || environment.dumb,
             motion: match (args.still, environment.far) {
                 (true, _) => Motion::Still,
                 (false, true) => Motion::Calm,

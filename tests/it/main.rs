@@ -10,6 +10,7 @@
 mod agents;
 mod bad_input;
 mod bytes;
+mod console;
 mod dispatch;
 mod endings;
 mod faults;
