@@ -266,10 +266,21 @@ impl Model {
     }
 
     /// The jobs that the list shows, in its order.
-    pub(crate) fn jobs_shown(&self) -> Box<dyn Iterator<Item = &Job> + '_> {
+    pub(crate) fn jobs_shown(&self) -> impl Iterator<Item = &Job> {
+        self.jobs_shown_from(0)
+    }
+
+    /// The jobs that the list shows without the first ones, at which nobody looks.
+    pub(crate) fn jobs_shown_from(&self, first: usize) -> impl Iterator<Item = &Job> {
+        let ids = self.job_ids_shown().skip(first);
+        ids.filter_map(|id| self.fleet.job(id))
+    }
+
+    /// Their ids.
+    pub(crate) fn job_ids_shown(&self) -> Box<dyn Iterator<Item = JobId> + '_> {
         match &self.lists.jobs.rows {
-            Some(rows) => Box::new(rows.iter().filter_map(|row| self.fleet.job(row.key))),
-            None => Box::new(self.fleet.worst_first(self.as_of())),
+            Some(rows) => Box::new(rows.iter().map(|row| row.key)),
+            None => Box::new(self.fleet.worst_first_ids(self.as_of())),
         }
     }
 

@@ -73,7 +73,7 @@ pub(super) fn position(model: &Model, pane: Pane) -> (usize, usize) {
     match pane {
         Pane::Dispatches => {
             let selected = model.selected_job();
-            let at = model.jobs_shown().position(|job| Some(job.id) == selected);
+            let at = model.job_ids_shown().position(|id| Some(id) == selected);
             (at.unwrap_or(0), model.jobs_count())
         }
         Pane::Machines => {
@@ -111,7 +111,7 @@ pub(super) fn choose(model: &mut Model, pane: Pane, to: usize) {
     };
     match pane {
         Pane::Dispatches => {
-            let job = model.jobs_shown().nth(to).map(|job| job.id);
+            let job = model.job_ids_shown().nth(to);
             model.job = job;
             model.lists.jobs.above = moved(model.lists.jobs.above);
         }

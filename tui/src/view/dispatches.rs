@@ -42,7 +42,7 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     }
     let height = table::height(inner);
     let (first, selected) = window(model, focused, height);
-    let jobs = model.jobs_shown().skip(first).take(height);
+    let jobs = model.jobs_shown_from(first).take(height);
     let rows: Vec<JobRow<'_>> = jobs.map(|job| JobRow::new(model, job)).collect();
     let table = Table {
         look,
@@ -62,8 +62,8 @@ pub(super) fn window(model: &Model, focused: bool, height: usize) -> (usize, usi
         (false, _) | (_, None) => 0,
         _ => {
             let wanted = model.selected_job();
-            let mut jobs = model.jobs_shown();
-            jobs.position(|job| Some(job.id) == wanted).unwrap_or(0)
+            let mut ids = model.job_ids_shown();
+            ids.position(|id| Some(id) == wanted).unwrap_or(0)
         }
     };
     let above = model.lists.jobs.above;

@@ -471,6 +471,12 @@ impl Fleet {
     /// within [`FRESH`], what runs and waits, and then all other ended ones, newest first. Lazy:
     /// taking a screenful costs a screenful.
     pub fn worst_first(&self, now: Time) -> impl Iterator<Item = &Job> {
+        self.worst_first_ids(now)
+            .filter_map(|id| self.jobs.get(&id))
+    }
+
+    /// The same without a look at the jobs themselves: to find a place far down among many.
+    pub fn worst_first_ids(&self, now: Time) -> impl Iterator<Item = JobId> {
         let first = self
             .rank(Rank::NeedsHuman)
             .chain(self.fresh(Rank::Lost, now))
@@ -478,13 +484,13 @@ impl Fleet {
             .chain(self.rank(Rank::Running))
             .chain(self.rank(Rank::Backoff))
             .chain(self.rank(Rank::Queued))
-            .filter_map(|(_, _, id)| self.jobs.get(id));
-        let rest = self.ended.iter().rev().filter_map(move |(at, id)| {
-            let job = self.jobs.get(id)?;
-            let shown = Rank::of(job.state.word()).is_bad_end() && is_fresh(*at, now);
-            (!shown).then_some(job)
+            .map(|(_, _, id)| *id);
+        let rest = self.ended.iter().rev().filter(move |(at, id)| {
+            // Those that ended badly of late stand above.
+            let job = is_fresh(*at, now).then(|| self.jobs.get(id)).flatten();
+            !job.is_some_and(|job| Rank::of(job.state.word()).is_bad_end())
         });
-        first.chain(rest)
+        first.chain(rest.map(|(_, id)| *id))
     }
 
     /// Every machine, by name.
