@@ -90,6 +90,19 @@ fn rows(settings: &Settings) -> Rows {
             help: table.help(),
         }));
     }
+    let (mouse, origin) = settings.console_mouse();
+    rows.push(Row {
+        key: "tui.mouse".to_owned(),
+        value: Some(mouse.to_string()),
+        origin: origin.to_string(),
+        help: "Whether the console takes the mouse.",
+    });
+    rows.extend(settings.console_keys().map(|(name, keys, origin)| Row {
+        key: format!("tui.keys.{name}"),
+        value: Some(keys.join(", ")),
+        origin: origin.to_string(),
+        help: "Keys of the console.",
+    }));
     Rows(rows)
 }
 

@@ -47,8 +47,9 @@ pub(crate) async fn show(args: &Tui, cx: &mut Context) -> Result<Left, Failure> 
                 (false, true) => Motion::Calm,
                 (false, false) => Motion::Full,
             },
-            mouse: !args.no_mouse,
+            mouse: !args.no_mouse && cx.settings.console_mouse().0,
         },
+        keys: cx.settings.console_bound(),
     };
     let _hold = (!options.style.plain).then(Hold::begin);
     fleet_tui::run(options).await.map_err(|error| match error {

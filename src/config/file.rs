@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::console::{self, Console};
 use super::keys::{KEYS, Key, Scope, Table, Value};
 use super::{FILE_MAX_BYTES, PROJECT_FILE};
 use crate::failure::Failure;
@@ -22,6 +23,8 @@ pub(crate) struct File {
     pub(crate) values: BTreeMap<&'static str, (Value, usize)>,
     /// Its tables' entries and their lines.
     pub(crate) tables: BTreeMap<Table, BTreeMap<String, (String, usize)>>,
+    /// What it says of the console.
+    pub(crate) console: Option<Console>,
 }
 
 impl File {
@@ -62,10 +65,19 @@ impl File {
             path: path.to_owned(),
             values: BTreeMap::new(),
             tables: BTreeMap::new(),
+            console: None,
         };
         for (key, value) in table.get_ref() {
             let line = at(key.span().start);
             let name: &str = key.get_ref();
+            if name == console::TABLE {
+                if scope == Scope::Project {
+                    return Err(not_here(path, line, name));
+                }
+                let console = Console::read(value, &at);
+                file.console = Some(console.map_err(|(line, why)| wrong(path, line, &why))?);
+                continue;
+            }
             if let Some(table) = Table::ALL.into_iter().find(|t| t.name() == name) {
                 if scope == Scope::Project {
                     return Err(not_here(path, line, name));
@@ -142,7 +154,8 @@ fn unknown(path: &Path, line: usize, name: &str) -> Failure {
     let names = KEYS
         .iter()
         .map(|key| key.name)
-        .chain(Table::ALL.map(Table::name));
+        .chain(Table::ALL.map(Table::name))
+        .chain([console::TABLE]);
     let near = prefix::nearest(name, names);
     let hint = match near.first() {
         Some(near) => format!("the nearest is {near:?}"),

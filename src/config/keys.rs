@@ -356,6 +356,12 @@ pub(crate) fn default_file() -> String {
             table.name()
         ));
     }
+    text.push_str(
+        "\n# The console: whether it takes the mouse. Without it the terminal selects text.\n\
+         #[tui]\n#mouse = true\n\
+         \n# Other keys of the console, by action: docs/console.md has all of them.\n\
+         #[tui.keys]\n#why = \"w\"\n#jump_machine = [\"g m\"]\n",
+    );
     text
 }
 

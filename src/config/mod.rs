@@ -1,6 +1,7 @@
 //! Settings: flag over environment over project over user over default, and each value knows where
 //! it came from.
 
+pub(crate) mod console;
 pub(crate) mod file;
 pub(crate) mod keys;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use fleet_contract::ids::MachineId;
 use fleet_nats::home::Home;
 
+use self::console::Console;
 use self::file::File;
 use self::keys::{Key, Table, Value};
 use crate::args::{Global, HubFlags, MachineFlags};
@@ -124,6 +126,7 @@ pub(crate) struct Settings {
     /// Every key of [`keys::KEYS`].
     values: BTreeMap<&'static str, Setting>,
     tables: BTreeMap<Table, BTreeMap<String, (String, Origin)>>,
+    console: Option<(PathBuf, Console)>,
 }
 
 impl Settings {
@@ -144,6 +147,7 @@ impl Settings {
             home_origin,
             values: BTreeMap::new(),
             tables: BTreeMap::new(),
+            console: None,
         };
         for key in &keys::KEYS {
             let setting = settings.choose(key, environment, flags, &files)?;
@@ -153,6 +157,8 @@ impl Settings {
             let entries = merged(table, flags, &files);
             settings.tables.insert(table, entries);
         }
+        let mut files = files.into_iter().flatten();
+        settings.console = files.find_map(|file| file.console.map(|console| (file.path, console)));
         Ok(settings)
     }
 
@@ -280,6 +286,33 @@ impl Settings {
             Some(Value::Size(size)) => *size,
             _ => 0,
         }
+    }
+
+    /// Whether the console takes the mouse, and who says so.
+    pub(crate) fn console_mouse(&self) -> (bool, Origin) {
+        let said = self.console.as_ref();
+        let said = said.and_then(|(path, console)| Some((path, console.mouse?)));
+        said.map_or((true, Origin::Default), |(path, (on, line))| {
+            (on, Origin::Line(path.clone(), line))
+        })
+    }
+
+    /// Keys of the console that were chosen, by action, and who chose them.
+    pub(crate) fn console_keys(&self) -> impl Iterator<Item = (&str, &[String], Origin)> {
+        let chosen = self.console.iter().flat_map(|(path, console)| {
+            let keys = console.keys.iter();
+            keys.map(move |(name, (keys, line))| (path, name, keys, *line))
+        });
+        chosen.map(|(path, name, keys, line)| {
+            let origin = Origin::Line(path.clone(), line);
+            (name.as_str(), keys.as_slice(), origin)
+        })
+    }
+
+    /// The console's keys.
+    pub(crate) fn console_bound(&self) -> fleet_tui::Keys {
+        let console = self.console.as_ref();
+        console.map_or_else(Default::default, |(_, console)| console.bound.clone())
     }
 
     /// When to write colours.

@@ -41,6 +41,7 @@ use fleet_nats::hub::Permission;
 use jiff::tz::TimeZone;
 
 use crate::app::Clock;
+pub use crate::keymap::rebind::{Keys, KeysError};
 use crate::model::Model;
 use crate::source::Source;
 use crate::theme::Look;
@@ -54,6 +55,8 @@ pub struct Options {
     pub name: String,
     /// How it looks.
     pub style: ConsoleStyle,
+    /// Its keys.
+    pub keys: Keys,
 }
 
 /// How the console looks.
@@ -145,6 +148,8 @@ pub async fn run(options: Options) -> Result<Left, TuiError> {
     let name = name.to_owned();
     let mut model = Model::new(clock.now(), TimeZone::system(), name, hub, look);
     model.motion = options.style.motion;
+    model.ui.keymap = options.keys.map;
+    model.ui.mouse = options.style.mouse;
     model.link.read_only = options.connect.credentials.permission() == Permission::Viewer;
     if options.style.plain {
         plain::drive(model, source, clock).await

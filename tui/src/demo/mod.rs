@@ -359,6 +359,7 @@ pub async fn run(style: ConsoleStyle, situation: &str) -> Result<Left, TuiError>
         look,
     );
     model.motion = style.motion;
+    model.ui.mouse = style.mouse;
     let situation = situation.to_owned();
     let source = Source::spawn(move |msgs, cmds| async move {
         // The console is gone: nobody to play for.

@@ -122,7 +122,6 @@ impl Place {
     }
 
     /// Whether there is a place where bindings of both hold.
-    #[cfg(test)]
     pub(crate) fn meets(self, other: Self) -> bool {
         self.holds(other) || other.holds(self)
     }

@@ -100,7 +100,6 @@ impl Key {
     }
 
     /// Whether one press can be both.
-    #[cfg(test)]
     pub(crate) fn meets(self, other: Self) -> bool {
         self.is(other) || other.is(self)
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod action;
 pub(crate) mod key;
+pub(crate) mod rebind;
 pub(crate) mod table;
 
 pub(crate) use action::{Action, Group, Place};

@@ -458,7 +458,7 @@ pub(crate) static KEYMAP: &[Binding] = &[
     )
     .at(Place::Log),
     row(
-        "close",
+        "quit",
         &["q"],
         Action::Close,
         Group::Leave,
@@ -466,7 +466,7 @@ pub(crate) static KEYMAP: &[Binding] = &[
     )
     .short("quit"),
     row(
-        "leave",
+        "quit_now",
         &["Ctrl-c"],
         Action::Leave,
         Group::Leave,
@@ -474,7 +474,7 @@ pub(crate) static KEYMAP: &[Binding] = &[
     )
     .at(Place::Always),
     row(
-        "leave_keeping",
+        "quit_keeping",
         &["Q"],
         Action::LeaveKeeping,
         Group::Leave,

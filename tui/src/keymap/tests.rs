@@ -168,3 +168,105 @@ fn a_prefix_tells_what_can_follow() {
     );
     assert!(after.iter().all(|(keys, _)| keys.len() == 1));
 }
+
+fn rebound(changes: &[(&str, &[&str])]) -> Result<Keymap, String> {
+    let changes = changes.iter().map(|(name, keys)| {
+        let keys = keys.iter().map(|k| (*k).to_owned()).collect();
+        ((*name).to_owned(), keys)
+    });
+    Keymap::rebound(&changes.collect()).map_err(|error| format!("{}: {error}", error.action))
+}
+
+#[test]
+fn a_person_can_choose_other_keys() {
+    let map = rebound(&[
+        ("why", &["e", "g w"]),
+        ("jump_machine", &["w"]),
+        ("set_mark", &["b <char>"]),
+        ("fold", &[]),
+        ("accept", &["Ctrl-y"]),
+    ])
+    .unwrap();
+    let look = |before: &[Key], key: &str, place| map.look(place, before, Key::named(key).unwrap());
+    let list = Place::List;
+    assert_eq!(look(&[], "e", list), Found::Action(Action::Why, None));
+    assert_eq!(
+        look(&[], "w", list),
+        Found::Action(Action::JumpMachine, None)
+    );
+    let g = Key::named("g").unwrap();
+    assert_eq!(look(&[g], "w", list), Found::Action(Action::Why, None));
+    assert_eq!(look(&[g], "m", list), Found::Nothing);
+    let b = Key::named("b").unwrap();
+    assert_eq!(
+        look(&[b], "7", list),
+        Found::Action(Action::SetMark, Some('7'))
+    );
+    assert_eq!(look(&[], "z", list), Found::Nothing);
+    assert_eq!(
+        look(&[], "Ctrl-y", Place::Input),
+        Found::Action(Action::Accept, None)
+    );
+    assert_eq!(map.key_of(Action::Why), "e");
+    assert_eq!(map.prefix_of(Action::SetMark), "b");
+}
+
+#[test]
+fn keys_that_cannot_be_are_refused_with_what_to_write() {
+    for (name, keys, expected) in [
+        ("quti", &["q"][..], "quti: there is no action \"quti\""),
+        (
+            "why",
+            &["q"],
+            "why: \"q\" is the key of quit: give quit another one",
+        ),
+        (
+            "why",
+            &["g"],
+            "why: \"g g\" of first begins with \"g\": give first another one",
+        ),
+        (
+            "why",
+            &["q x"],
+            "why: \"q\" is the key of quit: give quit another one",
+        ),
+        ("why", &["' a"], "why: \"' <char>\" is the key of go_mark"),
+        ("why", &["x", "x y"], "why: \"x\" and \"x y\" begin alike"),
+        (
+            "why",
+            &["Alt-x"],
+            "why: \"Alt-x\" is no key: write one character",
+        ),
+        ("why", &["F1"], "why: \"F1\" is no key"),
+        ("why", &[""], "why: \"\" is no key"),
+        ("why", &["Ctrl-s"], "why: terminals take Ctrl-s for"),
+        (
+            "why",
+            &["x <char>"],
+            "why: \"x <char>\" cannot have a free character",
+        ),
+        (
+            "set_mark",
+            &["m"],
+            "set_mark: \"m\" has to end in a free character: \"m <char>\"",
+        ),
+        ("set_mark", &["<char>"], "set_mark: \"<char>\" has to end"),
+        (
+            "why",
+            &["a b c d e"],
+            "why: \"a b c d e\" is too long: 4 keys",
+        ),
+        ("cancel", &["x"], "cancel: \"x\" would be typed"),
+        (
+            "quit_now",
+            &["x"],
+            "quit_now: \"x\" has to work while text is typed too",
+        ),
+        ("quit_now", &[], "quit_now: it cannot be without a key"),
+    ] {
+        let error = rebound(&[(name, keys)]).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    // Both of a pair can change places.
+    assert!(rebound(&[("why", &["z"]), ("fold", &["w"])]).is_ok());
+}
