@@ -9,6 +9,7 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::popup::{self, Rows};
+use super::table;
 use crate::model::Model;
 use crate::palette::{self, Choice};
 use crate::text;
@@ -16,6 +17,8 @@ use crate::theme::Role;
 use crate::ui::{Chooser, Popup};
 use crate::widget;
 
+/// From so many rows on what the glyphs mean is below the keys.
+const ROOMY: u16 = 14;
 /// Width of a group's name.
 const GROUP: usize = 7;
 /// Widest column of keys or names.
@@ -39,9 +42,12 @@ pub(super) fn rows(model: &Model, chooser: &Chooser, area: Rect) -> Rows {
     let choices = palette::choices(model);
     let legend = legend_of(model, chooser);
     let inner = widget::inside(popup::place(area, lines(&choices, &legend)));
+    // What the glyphs mean stays on screen, where there is room for both.
+    let below = u16::try_from(legend.len()).unwrap_or(0);
+    let below = if inner.height >= ROOMY { below } else { 0 };
     let area = Rect {
         y: inner.y.saturating_add(1),
-        height: inner.height.saturating_sub(1),
+        height: inner.height.saturating_sub(1 + below),
         ..inner
     };
     Rows::new(area, chooser.at)
@@ -87,10 +93,12 @@ pub(super) fn draw(model: &Model, chooser: &Chooser, area: Rect, buf: &mut Buffe
         let selected = at == chooser.at;
         row(model, rows, y, (keys, names), (choice, name, selected), buf);
     }
-    let shown = u16::try_from(choices.len() - first).unwrap_or(u16::MAX);
-    for (y, line) in (shown..rows.height).zip(&legend) {
-        widget::line(buf, rows, y, line);
+    let below = inner.height.saturating_sub(1 + rows.height);
+    for (y, line) in (inner.height - below..inner.height).zip(&legend) {
+        widget::line(buf, inner, y, line);
     }
+    let shown = usize::from(rows.height);
+    table::more(buf, inner, look, choices.len(), first, shown);
 }
 
 fn row(

@@ -64,9 +64,11 @@ fn over(model: &Model, body: Rect, at: Position) -> Option<Hit> {
         Popup::Why(_) => return body.contains(at).then_some(Hit::Popup),
     };
     let Rows { area, first } = rows;
+    // All below its beginning is the popup's: it stands at the lower end.
+    let top = area.y.saturating_sub(2).max(body.y);
     let frame = Rect {
-        height: (area.bottom() + 1).saturating_sub(area.y.saturating_sub(2)),
-        y: area.y.saturating_sub(2),
+        y: top,
+        height: body.bottom().saturating_sub(top),
         ..body
     };
     if area.contains(at) {
