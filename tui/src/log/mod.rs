@@ -265,7 +265,6 @@ impl Log {
     }
 
     /// Looks for something else from now on; nothing for an empty text.
-    #[allow(dead_code, reason = "there as soon as there are keys for it")]
     pub(crate) fn look_for(&mut self, wanted: &str) {
         if self.search.wanted() == wanted {
             return;
@@ -282,16 +281,31 @@ impl Log {
         &self.search
     }
 
+    /// How many lines have what is looked for, and which of them the person is at, from 1.
+    pub(crate) fn found(&self) -> (usize, Option<usize>) {
+        self.search.found(&self.open_found())
+    }
+
     /// Goes to the first line that has what is looked for.
-    #[allow(dead_code, reason = "there as soon as there are keys for it")]
     pub(crate) fn first_found(&mut self) -> Option<u64> {
-        self.search.first()
+        let open = self.open_found();
+        self.search.first(&open)
     }
 
     /// Goes to the next line that has what is looked for, or the one before.
-    #[allow(dead_code, reason = "there as soon as there are keys for it")]
     pub(crate) fn find(&mut self, from: u64, forward: bool) -> Option<u64> {
-        self.search.step(from, forward)
+        let open = self.open_found();
+        self.search.step(from, forward, &open)
+    }
+
+    /// The lines that have not ended yet and have what is looked for.
+    fn open_found(&self) -> Vec<u64> {
+        let ended = self.dropped + self.lines.len() as u64;
+        let open = (ended..self.len()).filter(|no| {
+            let line = self.line(*no);
+            line.is_some_and(|line| self.search.is_in(&line.text))
+        });
+        open.collect()
     }
 }
 
@@ -408,14 +422,25 @@ mod tests {
                 .filter(|no| log.line(*no).unwrap().text.contains("Needle"))
                 .count()
         };
-        assert_eq!(log.search().count(), kept(&log));
+        assert_eq!(log.found().0, kept(&log));
         log.look_for("");
-        assert_eq!(log.search().count(), 0);
+        assert_eq!(log.found().0, 0);
         log.look_for("needle");
-        assert_eq!(log.search().count(), kept(&log));
+        assert_eq!(log.found().0, kept(&log));
         let first = log.find(0, true).unwrap();
         assert!(log.line(first).unwrap().text.contains("Needle"));
-        assert_eq!(log.search().rank(), Some(1));
+        assert_eq!(log.found().1, Some(1));
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_is_found_too() {
+        let mut log = Log::default();
+        log.look_for("error");
+        log.push(&chunk(1, 1, OutputStream::Stdout, b"one\nan error"));
+        assert_eq!(log.find(0, true), Some(1));
+        assert_eq!(log.found(), (1, Some(1)));
+        log.push(&chunk(1, 2, OutputStream::Stdout, b" indeed\n"));
+        assert_eq!(log.found(), (1, Some(1)));
     }
 
     #[test]

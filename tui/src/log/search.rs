@@ -18,7 +18,6 @@ pub(crate) struct Search {
 
 impl Search {
     /// Nothing found yet.
-    #[allow(dead_code, reason = "there as soon as there are keys for it")]
     pub(crate) fn new(wanted: &str) -> Self {
         Self {
             wanted: wanted.to_owned(),
@@ -33,7 +32,7 @@ impl Search {
 
     /// Takes in the next line.
     pub(crate) fn look(&mut self, no: u64, text: &str) {
-        if !self.wanted.is_empty() && find(text, &self.wanted).is_some() {
+        if self.is_in(text) {
             self.lines.push_back(no);
         }
     }
@@ -46,40 +45,47 @@ impl Search {
         self.at = self.at.filter(|at| *at >= no);
     }
 
-    /// How many lines have it.
-    pub(crate) fn count(&self) -> usize {
-        self.lines.len()
-    }
-
-    /// Which of them the person is at, from 1.
-    pub(crate) fn rank(&self) -> Option<usize> {
-        let at = self.at?;
-        let found = self.lines.binary_search(&at).ok()?;
-        Some(found + 1)
+    /// How many lines have it, and which of them the person is at, from 1. `open` are those that
+    /// have not ended yet and have it.
+    pub(crate) fn found(&self, open: &[u64]) -> (usize, Option<usize>) {
+        let count = self.lines.len() + open.len();
+        let rank = self.at.and_then(|at| {
+            let ended = self.lines.binary_search(&at).ok();
+            let open = || open.iter().position(|no| *no == at);
+            ended.or_else(|| open().map(|no| self.lines.len() + no))
+        });
+        (count, rank.map(|rank| rank + 1))
     }
 
     /// Goes to the first line that has it.
-    #[allow(dead_code, reason = "there as soon as there are keys for it")]
-    pub(crate) fn first(&mut self) -> Option<u64> {
-        self.at = self.lines.front().copied();
+    pub(crate) fn first(&mut self, open: &[u64]) -> Option<u64> {
+        self.at = self.lines.front().or(open.first()).copied();
         self.at
     }
 
     /// Goes to the next line after `from` that has it, or the one before; round the end.
-    #[allow(dead_code, reason = "there as soon as there are keys for it")]
-    pub(crate) fn step(&mut self, from: u64, forward: bool) -> Option<u64> {
+    pub(crate) fn step(&mut self, from: u64, forward: bool, open: &[u64]) -> Option<u64> {
         let after = self.lines.partition_point(|no| *no <= from);
         let before = self.lines.partition_point(|no| *no < from);
+        // Lines that have not ended come after all that have.
         let to = if forward {
-            self.lines.get(after).or_else(|| self.lines.front())
+            let next = self.lines.get(after);
+            next.or_else(|| open.iter().find(|no| **no > from))
+                .or_else(|| self.lines.front())
+                .or_else(|| open.first())
         } else {
-            before
-                .checked_sub(1)
-                .and_then(|at| self.lines.get(at))
+            let last = open.iter().rev().find(|no| **no < from);
+            last.or_else(|| before.checked_sub(1).and_then(|at| self.lines.get(at)))
+                .or_else(|| open.last())
                 .or_else(|| self.lines.back())
         };
         self.at = to.copied();
         self.at
+    }
+
+    /// Whether a text has it.
+    pub(crate) fn is_in(&self, text: &str) -> bool {
+        !self.wanted.is_empty() && find(text, &self.wanted).is_some()
     }
 
     /// Where it is in a text, by byte.
@@ -135,14 +141,20 @@ mod tests {
         for no in 0..1000 {
             search.look(no, if no % 5 == 2 { "ax" } else { "a" });
         }
-        assert_eq!(search.count(), 200);
-        assert_eq!(search.step(2, true), Some(7));
-        assert_eq!(search.rank(), Some(2));
-        assert_eq!(search.step(7, false), Some(2));
-        assert_eq!(search.step(2, false), Some(997));
-        assert_eq!(search.step(997, true), Some(2));
+        assert_eq!(search.step(2, true, &[]), Some(7));
+        assert_eq!(search.found(&[]), (200, Some(2)));
+        assert_eq!(search.step(7, false, &[]), Some(2));
+        assert_eq!(search.step(2, false, &[]), Some(997));
+        assert_eq!(search.step(997, true, &[]), Some(2));
+        // A line that has not ended is one of them.
+        assert_eq!(search.step(997, true, &[1000]), Some(1000));
+        assert_eq!(search.found(&[1000]), (201, Some(201)));
+        assert_eq!(search.step(1000, true, &[1000]), Some(2));
+        assert_eq!(search.step(2, false, &[1000]), Some(1000));
+        assert_eq!(search.step(1000, false, &[1000]), Some(997));
         search.forget_before(500);
-        assert_eq!((search.count(), search.at), (100, None));
-        assert_eq!(Search::new("no").step(0, true), None);
+        assert_eq!(search.found(&[]), (100, Some(100)));
+        assert_eq!(Search::new("no").step(0, true, &[]), None);
+        assert_eq!(Search::new("no").first(&[4]), Some(4));
     }
 }

@@ -127,9 +127,10 @@ fn title(model: &Model, job: &Job, detail: &JobDetail, top: Place, end: Place) -
     title = format!("{title} {dot} {place}");
     let search = log.search();
     if !search.wanted().is_empty() {
-        let count = text::thousands(search.count() as u64);
+        let (all, rank) = log.found();
+        let count = text::thousands(all as u64);
         let so_far = if log.caught_up { "" } else { " so far" };
-        let found = match (search.count(), search.rank()) {
+        let found = match (all, rank) {
             (0, _) => format!("not found{so_far}"),
             (_, Some(rank)) => format!("{} of {count} lines{so_far}", text::thousands(rank as u64)),
             (_, None) => format!("{count} lines{so_far}"),
