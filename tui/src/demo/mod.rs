@@ -141,7 +141,7 @@ impl Script {
         self.write(n, at, &Writer::Machine(machine), ended)
     }
 
-    fn exit(&mut self, n: u32, at: Time, exit_code: u8) -> Option<Fact> {
+    pub(crate) fn exit(&mut self, n: u32, at: Time, exit_code: u8) -> Option<Fact> {
         self.end(n, at, Outcome::Exited { exit_code }, Next::End)
     }
 

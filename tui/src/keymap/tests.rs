@@ -270,3 +270,56 @@ fn keys_that_cannot_be_are_refused_with_what_to_write() {
     // Both of a pair can change places.
     assert!(rebound(&[("why", &["z"]), ("fold", &["w"])]).is_ok());
 }
+
+/// The keys as the document has them.
+fn table() -> String {
+    let map = Keymap::default();
+    let mut text = String::from("| | Keys | | Name |\n|---|---|---|---|\n");
+    for group in Group::ALL {
+        let of = map.bound.iter().filter(|b| b.binding.group == group);
+        for (at, bound) in of.enumerate() {
+            let name = if at == 0 { group.name() } else { "" };
+            let keys = bound
+                .keys
+                .iter()
+                .map(|keys| match key::shown(keys).as_str() {
+                    "`" => "`` ` ``".to_owned(),
+                    shown => format!("`{shown}`").replace('|', "\\|"),
+                });
+            let keys: Vec<String> = keys.collect();
+            let place = match bound.binding.place.words() {
+                "" => String::new(),
+                words => format!(" ({words})"),
+            };
+            let Binding {
+                help, name: action, ..
+            } = bound.binding;
+            let keys = keys.join(" ");
+            text.push_str(&format!(
+                "| {name} | {keys} | {help}{place} | `{action}` |\n"
+            ));
+        }
+    }
+    text
+}
+
+#[test]
+fn the_document_has_every_key() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/console.md");
+    let document = std::fs::read_to_string(&file).unwrap();
+    let (before, rest) = document.split_once("<!-- keys").unwrap();
+    let (note, rest) = rest.split_once('\n').unwrap();
+    let (_, after) = rest.split_once("<!-- end of keys -->").unwrap();
+    let expected = format!(
+        "{before}<!-- keys{note}\n\n{}\n<!-- end of keys -->{after}",
+        table()
+    );
+    if std::env::var_os("FLEET_TUI_BLESS").is_some() {
+        std::fs::write(&file, &expected).unwrap();
+    }
+    let document = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        document == expected,
+        "FLEET_TUI_BLESS=1 cargo test -p fleet-tui keymap"
+    );
+}

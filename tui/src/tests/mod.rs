@@ -5,6 +5,7 @@ mod behaviour;
 mod bus;
 mod bytes;
 mod hub;
+mod interaction;
 mod keys;
 mod recorded;
 mod screens;

@@ -69,8 +69,16 @@ pub(super) fn changed(model: &mut Model) {
         Wanted::Filter(pane) => pane,
         Wanted::Search => return log::search(model, &text),
     };
-    // With a term that is wrong the list stays as it was.
     let wrong = set_filter(model, pane, Some(&text));
+    if wrong.is_some() {
+        // What is right before the term that is wrong holds.
+        let ends = text.match_indices(' ').map(|(at, _)| at).rev().chain([0]);
+        for end in ends {
+            if set_filter(model, pane, Some(&text[..end])).is_none() {
+                break;
+            }
+        }
+    }
     if let Some(input) = &mut model.ui.input {
         input.wrong = wrong;
     }
