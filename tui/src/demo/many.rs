@@ -441,6 +441,8 @@ fn machine(no: usize, n: usize, dice: &mut Dice) -> (MachineState, Presence) {
     let mut presence = presence(&name, slots, used, slots * 2, u64::from(slots) * 8);
     presence.load.rtt_ms = Some(0.4 + (no % sites * 7) as f64 + dice.below(20) as f64 / 10.0);
     presence.load.load = f64::from(used) * 1.6 + dice.below(60) as f64 / 100.0;
+    // As the made-up hub says it: the first machine is the hub.
+    presence.host.clone_from(&name);
     if let Some(site) = site {
         presence.labels.insert("site".to_owned(), site.to_owned());
     }

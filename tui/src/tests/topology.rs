@@ -314,3 +314,43 @@ fn plus_and_minus_zoom_and_equals_fits_again() {
     press(&mut model, KeyCode::Char('+'));
     assert_eq!(model.topology.zoom, None);
 }
+
+#[test]
+fn the_machine_that_hosts_the_hub_is_in_the_hubs_box() {
+    let mut model = fleet(3);
+    model.size = (120, 36);
+    let before = text(&drawn(&model, 120, 16));
+    assert!(before.contains("HUB anvil:4222"), "{before}");
+    assert!(before.contains("┌ anvil"), "{before}");
+    let stats = demo::hub::well(now());
+    let said = crate::bus::BusMsg::Hub(Ok(Box::new(stats)));
+    update(&mut model, now(), Msg::Bus(said));
+    let after = text(&drawn(&model, 120, 16));
+    assert!(after.contains("HUB anvil ═"), "{after}");
+    assert!(!after.contains("┌ anvil"), "{after}");
+    // It is selected like any other.
+    model.machine = "anvil".parse().ok();
+    let buffer = drawn(&model, 120, 16);
+    let reversed = |at| buffer[at].modifier.contains(Modifier::REVERSED);
+    assert!(buffer.area.positions().any(reversed));
+    model.topology.zoom = Some(Zoom::Lanes);
+    let rows = text(&drawn(&model, 120, 16));
+    assert!(rows.contains("(the hub)"), "{rows}");
+}
+
+#[test]
+fn what_is_selected_tells_its_way_and_the_strip_when_nothing_was_heard() {
+    let mut model = fleet(3);
+    let shown = |model: &Model| text(&draw(model, 120, 36));
+    assert!(shown(&model).contains("▸ hub ─"), "{}", shown(&model));
+    assert!(shown(&model).contains("−60m "));
+    assert!(!shown(&model).contains('░'));
+    update(&mut model, now(), link(false));
+    update(&mut model, later(150), Msg::Tick);
+    let strip = |model: &Model| row(&draw(model, 120, 36), 34);
+    assert!(strip(&model).contains("░░░ now"), "{}", strip(&model));
+    assert!(strip(&model).contains("░ not heard"));
+    // What came before anything was read is no quiet hour.
+    let young = build(3, |fact| !matches!(fact, Fact::Record(_)));
+    assert!(strip(&young).contains("m read"), "{}", strip(&young));
+}

@@ -30,7 +30,7 @@ struct Places {
 }
 
 fn places(model: &Model, scene: &Scene<'_>, inner: Rect) -> Option<(Places, Vec<usize>)> {
-    let host = facts::hub_machine(model);
+    let host = hub::host(model, &scene.all).map(|(_, m)| &m.presence.machine);
     let shown: Vec<usize> = (0..scene.all.len())
         .filter(|at| Some(&scene.all[*at].1.presence.machine) != host)
         .collect();
@@ -52,7 +52,7 @@ fn places(model: &Model, scene: &Scene<'_>, inner: Rect) -> Option<(Places, Vec<
         .unwrap_or(0)
         .min(1);
     let all = height * count + gap * count.saturating_sub(1);
-    let hub_height = all.max(hub::rows(model, &scene.all)).min(inner.height);
+    let hub_height = all.max(hub::wanted(model, &scene.all)).min(inner.height);
     let hub = Rect::new(inner.x + 1, inner.y, hub_width, hub_height);
     let x = inner.right() - card_width - 1;
     let cards = (0..count).map(|at| {
@@ -82,14 +82,11 @@ fn content(model: &Model, scene: &Scene<'_>) -> u16 {
 
 /// Rows that cards would take.
 pub(super) fn wanted(model: &Model, all: &[Entry<'_>]) -> u16 {
-    let host = facts::hub_machine(model);
-    let cards = all
-        .iter()
-        .filter(|(_, m)| Some(&m.presence.machine) != host)
-        .count();
+    let host = usize::from(hub::host(model, all).is_some());
+    let cards = all.len() - host;
     let cards = u16::try_from(cards).unwrap_or(u16::MAX);
     let cards = cards.saturating_mul(CARD_ROWS + 1).saturating_sub(1);
-    cards.max(hub::rows(model, all))
+    cards.max(hub::wanted(model, all))
 }
 
 fn flows(model: &Model, scene: &Scene<'_>, shown: &[usize], count: usize) -> Vec<Option<Flow>> {
@@ -122,7 +119,7 @@ pub(super) fn draw(
     };
     let selected = model.selected_machine().filter(|_| focused);
     let is_selected = |entry: &Entry<'_>| selected.as_ref() == Some(&entry.1.presence.machine);
-    let host = hub::host(model, scene);
+    let host = hub::host(model, &scene.all);
     hub::card(
         model,
         host,
@@ -274,6 +271,13 @@ fn card(model: &Model, (state, machine): &Entry<'_>, selected: bool, area: Rect,
         rows.push((vec![(causes, style)], String::new()));
     }
     rows.push((jobs(room), String::new()));
+    let load = &machine.presence.load;
+    let free = format!(
+        "{} memory, {} disk free",
+        text::bytes(load.mem_free),
+        text::bytes(load.disk_free)
+    );
+    rows.push((vec![(free, dim)], String::new()));
     // On a card of one row what is wrong matters more than what is free.
     if inner.height == 1 && !causes.is_empty() {
         rows.swap(0, 1);

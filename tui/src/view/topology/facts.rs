@@ -6,7 +6,7 @@ use fleet_contract::projection::Machine;
 use ratatui::style::Style;
 use unicode_width::UnicodeWidthStr;
 
-use super::roster;
+use super::roster::{self, Entry};
 use crate::model::{Model, Phase};
 use crate::text;
 use crate::theme::Role;
@@ -14,9 +14,10 @@ use crate::view::{machines, words};
 
 use super::ink;
 
-/// The machine that the hub runs on, as far as it is known.
-pub(super) fn hub_machine(_model: &Model) -> Option<&MachineId> {
-    None
+/// Whether a machine is the one that the hub runs on, as far as its host name tells.
+pub(super) fn is_hub(model: &Model, machine: &Machine) -> bool {
+    let hub = model.bus.hub().map(|(_, stats)| stats.host.as_str());
+    hub.is_some_and(|host| !host.is_empty() && host == machine.presence.host)
 }
 
 /// Whether what is shown may be no longer true, or not yet.
@@ -24,11 +25,13 @@ pub(super) fn dated(model: &Model) -> bool {
     !matches!(model.phase(), Phase::Live | Phase::Slow { .. })
 }
 
-/// What the hub is called.
-pub(super) fn hub_name(model: &Model) -> String {
-    match hub_machine(model) {
-        Some(machine) => machine.to_string(),
-        None => {
+/// What the hub is called: its machine, else its host, else where it is reached.
+pub(super) fn hub_name(model: &Model, host: Option<Entry<'_>>) -> String {
+    let stats = model.bus.hub().map(|(_, stats)| stats.host.as_str());
+    match (host, stats.filter(|host| !host.is_empty())) {
+        (Some((_, machine)), _) => machine.presence.machine.to_string(),
+        (None, Some(host)) => text::escape(host).into_owned(),
+        (None, None) => {
             let address = model.hub.split(',').next().unwrap_or("");
             let address = address.trim_start_matches("nats://");
             text::escape(address).into_owned()

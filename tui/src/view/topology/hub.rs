@@ -1,6 +1,5 @@
 //! The hub: a box beside cards, a line above everything else.
 
-use fleet_contract::projection::Machine;
 use fleet_contract::record::StateWord;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -8,8 +7,8 @@ use ratatui::style::{Modifier, Style};
 use unicode_width::UnicodeWidthStr;
 
 use super::pulse::Flow;
-use super::roster::{self, Entry};
-use super::{Scene, facts, ink};
+use super::roster::Entry;
+use super::{facts, ink};
 use crate::model::Model;
 use crate::text;
 use crate::theme::Role;
@@ -54,11 +53,13 @@ fn flows(model: &Model) -> Option<(String, String)> {
     Some((out, back))
 }
 
-/// The machine that the hub runs on.
-pub(super) fn host<'a>(model: &Model, scene: &Scene<'a>) -> Option<Entry<'a>> {
-    let host = facts::hub_machine(model)?;
-    let is_host = |entry: &&Entry<'_>| entry.1.presence.machine == *host;
-    scene.all.iter().find(is_host).copied()
+/// The machine that the hub runs on, where its host name tells exactly one.
+pub(super) fn host<'a>(model: &Model, all: &[Entry<'a>]) -> Option<Entry<'a>> {
+    let mut hosts = all.iter().filter(|(_, m)| facts::is_hub(model, m));
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Some(*host),
+        _ => None,
+    }
 }
 
 /// The hub in a line of its own, with the trunk that lanes leave from at these columns.
@@ -80,7 +81,7 @@ pub(super) fn line(model: &Model, area: Rect, trunks: &[u16], buf: &mut Buffer) 
     let (state, style) = link(model);
     let parts = [
         (
-            format!(" HUB {} ", facts::hub_name(model)),
+            format!(" HUB {} ", facts::hub_name(model, None)),
             look.style(Role::Accent),
         ),
         (format!("{state} "), style),
@@ -113,71 +114,99 @@ pub(super) fn card(
     buf: &mut Buffer,
 ) {
     let look = model.look;
-    frame(model, area, selected, buf);
+    frame(model, host, selected, area, buf);
     let inner = super::inside(area);
-    let mut y = inner.y;
-    let mut row = |parts: Vec<(String, Style)>, right: &str| {
+    let room = usize::from(inner.width).saturating_sub(2);
+    for (y, (parts, right)) in (inner.y..inner.bottom()).zip(rows(model, host, room)) {
         let mut x = inner.x + 1;
         for (text, style) in parts {
+            let room = usize::from(inner.right().saturating_sub(x + 1));
+            let text = text::clip(&text, room, look.ellipsis());
             x = ink::put(buf, inner, (x, y), &text, style);
         }
         let fits = usize::from(x) + right.width() + 2 <= usize::from(inner.right());
         if !right.is_empty() && fits {
             let end = (inner.right().saturating_sub(1), y);
-            ink::put_right(buf, inner, end, right, look, look.style(Role::Dim));
+            ink::put_right(buf, inner, end, &right, look, look.style(Role::Dim));
         }
-        y += 1;
-    };
-    let plain = Style::new();
-    let dim = look.style(Role::Dim);
-    let (state, style) = link(model);
-    row(vec![("bus ".to_owned(), dim), (state, style)], "");
+    }
+}
+
+/// A row of the box: from the left, and at the right end.
+type Row = (Vec<(String, Style)>, String);
+
+/// What there is to say, what matters most first.
+fn rows(model: &Model, host: Option<Entry<'_>>, room: usize) -> Vec<Row> {
+    let look = model.look;
+    let (plain, dim) = (Style::new(), look.style(Role::Dim));
+    let mut rows: Vec<Row> = Vec::new();
+    let mut row = |parts: Vec<(String, Style)>, right: String| rows.push((parts, right));
     if let Some((state, machine)) = host {
         let (mark, word, style) = facts::state(model, state);
-        row(
-            vec![(format!("{mark} {word}"), style)],
-            &facts::seen(model, machine),
-        );
-        row(
-            vec![(facts::slots(model, machine), plain)],
-            &facts::load(model, machine, 8),
-        );
+        let seen = facts::seen(model, machine);
+        row(vec![(format!("{mark} {word}"), style)], seen);
         let causes = facts::causes(model, state, machine);
         if !causes.is_empty() {
-            let room = usize::from(inner.width).saturating_sub(2);
-            row(
-                vec![(text::clip(&causes, room, look.ellipsis()), style)],
-                "",
-            );
+            row(vec![(causes, style)], String::new());
         }
-        let room = usize::from(inner.width).saturating_sub(2);
-        row(facts::jobs(model, &machine.presence.machine, room), "");
+        let load = facts::load(model, machine, 8);
+        row(vec![(facts::slots(model, machine), plain)], load);
+        let jobs = facts::jobs(model, &machine.presence.machine, room);
+        row(jobs, String::new());
     }
+    let (state, style) = link(model);
+    row(
+        vec![("bus ".to_owned(), dim), (state, style)],
+        String::new(),
+    );
     if let Some((out, back)) = flows(model) {
-        row(vec![(out, plain)], "");
-        row(vec![(back, plain)], "");
+        row(vec![(out, plain)], String::new());
+        row(vec![(back, plain)], String::new());
     }
-    for text in counts(model) {
-        row(vec![(text, dim)], "");
+    for (text, role) in counts(model) {
+        row(vec![(text, look.style(role))], String::new());
     }
+    rows
 }
 
 /// What the hub holds, in words.
-fn counts(model: &Model) -> Vec<String> {
+fn counts(model: &Model) -> Vec<(String, Role)> {
     let fleet = &model.fleet;
     let count = |words: &[StateWord]| -> usize { words.iter().map(|w| fleet.count(*w)).sum() };
     let thousands = |n: usize| text::thousands(n as u64);
-    vec![
-        format!(
-            "{} running  {} waiting",
-            thousands(count(&[StateWord::Running])),
-            thousands(count(&[StateWord::Queued, StateWord::Backoff]))
-        ),
-        format!("record {}", text::thousands(fleet.journal_seq())),
-    ]
+    let jobs = format!(
+        "{} running  {} waiting",
+        thousands(count(&[StateWord::Running])),
+        thousands(count(&[StateWord::Queued, StateWord::Backoff]))
+    );
+    let mut said = vec![(jobs, Role::Dim)];
+    let Some((_, stats)) = model.bus.hub() else {
+        let record = text::thousands(fleet.journal_seq());
+        said.push((format!("record {record}"), Role::Dim));
+        return said;
+    };
+    let Some(server) = &stats.server else {
+        said.push(("its server does not answer".to_owned(), Role::Warn));
+        return said;
+    };
+    if let Some(rates) = &server.rates {
+        let to = ink::rate(rates.messages_in);
+        let from = ink::rate(rates.messages_out);
+        said.push((format!("in {to}  out {from}"), Role::Dim));
+    }
+    let warn = |is: bool| if is { Role::Warn } else { Role::Dim };
+    let (used, limit) = (server.store_used, server.store_limit);
+    let store = format!("store {} of {}", text::bytes(used), text::bytes(limit));
+    said.push((store, warn(limit > 0 && used / 9 >= limit / 10)));
+    let (slow, lost) = (server.slow_consumers, model.link.lost);
+    said.push((format!("{slow} slow  {lost} lost"), warn(slow + lost > 0)));
+    let (streams, consumers) = (stats.streams.len(), stats.consumers_total);
+    let streams = format!("{streams} streams  {consumers} consumers");
+    said.push((streams, Role::Dim));
+    said
 }
 
-fn frame(model: &Model, area: Rect, selected: bool, buf: &mut Buffer) {
+fn frame(model: &Model, host: Option<Entry<'_>>, selected: bool, area: Rect, buf: &mut Buffer) {
     let look = model.look;
     if area.width < 4 || area.height < 2 {
         return;
@@ -204,7 +233,7 @@ fn frame(model: &Model, area: Rect, selected: bool, buf: &mut Buffer) {
         ink::put(buf, area, (area.x, y), down, style);
         ink::put(buf, area, (area.right() - 1, y), down, style);
     }
-    let name = format!(" HUB {} ", facts::hub_name(model));
+    let name = format!(" HUB {} ", facts::hub_name(model, host));
     let name = text::clip(&name, usize::from(area.width) - 4, look.ellipsis());
     let style = look.style(Role::Accent);
     let style = if selected {
@@ -215,15 +244,8 @@ fn frame(model: &Model, area: Rect, selected: bool, buf: &mut Buffer) {
     ink::put(buf, area, (area.x + 2, area.y), &name, style);
 }
 
-/// How long the hub's machine has nothing to say about itself in cards: nothing known of it.
-pub(super) fn rows(model: &Model, all: &[Entry<'_>]) -> u16 {
-    let host: Option<&Machine> = facts::hub_machine(model).and_then(|id| {
-        let found = all.iter().find(|(_, m)| m.presence.machine == *id);
-        found.map(|(_, m)| *m)
-    });
-    match host {
-        Some(machine) if roster::is_idle(machine) => 9,
-        Some(_) => 10,
-        None => 7,
-    }
+/// Rows that the box would take.
+pub(super) fn wanted(model: &Model, all: &[Entry<'_>]) -> u16 {
+    let rows = rows(model, host(model, all), usize::from(u8::MAX)).len();
+    u16::try_from(rows).unwrap_or(u16::MAX).saturating_add(2)
 }

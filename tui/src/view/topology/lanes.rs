@@ -271,6 +271,11 @@ fn row(
     column(&mut x, widths.seen, &facts::seen(model, machine), dim, buf);
     let room = usize::from(area.right().saturating_sub(x));
     let causes = facts::causes(model, *state, machine);
+    let mut room = room;
+    if facts::is_hub(model, machine) && room > 20 {
+        x = ink::put(buf, area, (x, area.y), "(the hub)  ", dim);
+        room -= 11;
+    }
     if causes.is_empty() {
         let jobs = facts::jobs(model, &machine.presence.machine, room);
         // The bar of slots says already that it runs nothing.
