@@ -30,7 +30,7 @@ impl Widths {
     fn of(width: u16, name: u16, dated: bool) -> Self {
         let word = if dated { 15 } else { 8 };
         let (rail, rates, word, slots, load, seen) = match width {
-            110.. => (20, 14, word, 17, 14, 10),
+            110.. => (14, 14, word, 17, 14, 10),
             90.. => (14, 14, word, 17, 0, 10),
             70.. => (12, 0, word, 17, 0, 0),
             56.. => (8, 0, word, 8, 0, 0),
