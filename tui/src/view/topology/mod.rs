@@ -78,8 +78,12 @@ pub(crate) fn inside(area: Rect) -> Rect {
 /// Rows that the drawing would take with its frame, if it had that many.
 pub(super) fn wanted(model: &Model, width: u16, most: u16) -> u16 {
     let inner = Rect::new(0, 0, width.saturating_sub(2), most.saturating_sub(2));
-    let scene = Scene::of(model, inner);
     let count = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+    if model.topology.zoom.is_none() && model.machines_count() > zoom::CELLS {
+        let sites = roster::count_sites(model, usize::from(most));
+        return count(sites + 4).clamp(3, most.max(3));
+    }
+    let scene = Scene::of(model, inner);
     let rows = match scene.zoom {
         Zoom::Cards => cards::wanted(model, &scene.all),
         Zoom::Lanes => {
@@ -309,6 +313,16 @@ fn outliers(model: &Model, scene: &Scene<'_>, width: u16) -> Line<'static> {
 pub(super) fn next_motion(model: &Model, area: Rect) -> Option<Duration> {
     let period = pulse::period(model)?;
     let inner = inside(area);
+    let far = model.topology.zoom.is_none() && model.machines_count() > zoom::LANES;
+    if far && zoom::Left::of(inner.width).rail == 0 {
+        return None;
+    }
+    if far {
+        // Sites are drawn: some of them has it.
+        let mut flows = model.fleet.all_traffic(model.as_of());
+        let lit = flows.any(|(_, t)| t.jobs_in_per_s + t.messages_out_per_s > 0.0);
+        return lit.then(|| pulse::next(model.now, period));
+    }
     let scene = Scene::of(model, inner);
     let moves = match scene.zoom {
         Zoom::Cards => cards::pulses(model, &scene, inner).any(),

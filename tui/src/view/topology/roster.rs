@@ -1,6 +1,6 @@
 //! Which machines there are to draw, worst first, and by site.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_contract::ids::MachineId;
 use fleet_contract::machine::MachineState;
@@ -37,10 +37,35 @@ impl Group<'_> {
     }
 }
 
-/// Every machine that is to be drawn: those that the filter lets through, worst first, then by
-/// name, unless another order was asked for.
+/// From so many machines on a look at all of them in the order of their names, each once, costs
+/// less than finding each by its name.
+const MANY: usize = 200;
+
+/// Every machine that is to be drawn: those that the filter lets through, always the worst first,
+/// whatever order the lists have.
 pub(crate) fn all(model: &Model) -> Vec<Entry<'_>> {
-    model.machines_shown().collect()
+    let machines = model.fleet.machines();
+    let is_whole = model.machines_count() == machines.len();
+    let mut all: Vec<Entry<'_>> = if is_whole && machines.len() >= MANY {
+        let at = model.as_of();
+        machines.values().map(|m| (m.state(at), m)).collect()
+    } else {
+        model.machines_shown().collect()
+    };
+    all.sort_by_key(|(state, _)| *state);
+    all
+}
+
+/// How many sites there are, as far as up to so many.
+pub(super) fn count_sites(model: &Model, most: usize) -> usize {
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for machine in model.fleet.machines().values() {
+        names.insert(site(machine));
+        if names.len() >= most {
+            break;
+        }
+    }
+    names.len()
 }
 
 /// The same by site, the worst site first.
@@ -93,8 +118,11 @@ pub(super) fn flows(model: &Model, groups: &[Group<'_>]) -> Vec<Option<Flow>> {
         return vec![None; groups.len()];
     }
     let mut by_name: BTreeMap<&str, Flow> = BTreeMap::new();
+    // Both are in the order of names: one goes along the other.
+    let mut machines = model.fleet.machines().iter().peekable();
     for (id, traffic) in model.fleet.all_traffic(model.as_of()) {
-        if let Some(machine) = model.fleet.machines().get(id) {
+        while machines.next_if(|(other, _)| *other < id).is_some() {}
+        if let Some((_, machine)) = machines.next_if(|(other, _)| *other == id) {
             by_name
                 .entry(site(machine))
                 .or_default()

@@ -9,9 +9,9 @@ use crate::topology::Zoom;
 /// Most machines that have a card each.
 const CARDS: usize = 8;
 /// Most machines that have a row each.
-const LANES: usize = 30;
+pub(super) const LANES: usize = 30;
 /// Most machines that have a cell each: more are a blur, not a picture.
-const CELLS: usize = 1200;
+pub(super) const CELLS: usize = 1200;
 /// Least size of a card with its frame.
 pub(super) const CARD: (u16, u16) = (26, 3);
 /// Most rows of a card.
