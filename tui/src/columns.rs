@@ -88,6 +88,43 @@ impl Col {
         }
     }
 
+    /// What it tells, for whoever chooses columns.
+    pub(crate) fn help(self) -> &'static str {
+        match self {
+            Self::Glyph => "the state's glyph",
+            Self::State => "the state in a word",
+            Self::Id => "the shortest beginning of the id that is unique",
+            Self::What => "name or command",
+            Self::Where => "the machine it runs on, ran on or is pinned to",
+            Self::Age => "since when it is in its state",
+            Self::Note => "what there is to know beside the state",
+            Self::Attempt => "the number of the last attempt",
+            Self::By => "who dispatched it",
+            Self::Tags => "its tags",
+            Self::Took => "how long the last attempt ran",
+            Self::Exit => "how the last attempt ended: exit code or signal",
+            Self::Lane => "the queue it waits or waited in",
+            Self::Priority => "how urgent it is",
+            Self::Machine => "its name",
+            Self::Seen => "when it was heard of last",
+            Self::Slots => "slots that are taken, of all",
+            Self::Load => "load average of one minute, of its cores",
+            Self::History => "its load over the last 15 minutes",
+            Self::Memory => "memory that can be had",
+            Self::Disk => "disk that can be had where fleet keeps its files",
+            Self::Rtt => "median round trip to the hub",
+            Self::Os => "its system",
+            Self::Version => "the version of its fleet",
+            Self::Jobs => "dispatches that run on it",
+            Self::Done => "dispatches that succeeded on it, as far as kept here",
+            Self::Failed => "dispatches that failed on it, as far as kept here",
+            Self::Causes => "why it is not simply up",
+            Self::Time => "when it happened, by its writer's clock",
+            Self::Kind => "what happened, in a word",
+            Self::Text => "the rest",
+        }
+    }
+
     /// Whether rows can be put in its order.
     pub(crate) fn sorts(self) -> bool {
         !matches!(

@@ -606,3 +606,19 @@ fn every_screen_looks_as_it_did() {
     keys(&mut ordered, "2 j sss");
     check_at("dispatches-ordered-colour", ordered, &ONE);
 }
+
+#[test]
+fn a_question_that_does_not_fit_the_first_line_goes_on_below() {
+    let mut model = sized(Situation::Live, COLOUR, (60, 24));
+    open(&mut model, "fix-flaky-e2e");
+    let text = shown(&model);
+    assert!(
+        text.contains("branch diverged by 3 commits: merge or rebase?"),
+        "{text}"
+    );
+    // What was asked can be read while the bus is down, too.
+    let mut down = sized(Situation::Down, COLOUR, (100, 24));
+    open(&mut down, "fix-flaky-e2e");
+    let text = shown(&down);
+    assert!(text.contains("unknown for 13 s: branch diverged"), "{text}");
+}

@@ -158,15 +158,14 @@ pub(super) fn columns(model: &Model, at: usize, area: Rect, buf: &mut Buffer) {
         } else {
             ' '
         };
-        let note = if column.leaves() {
-            ""
-        } else {
-            "  always shown"
+        let note = match column.leaves() {
+            true => column.help().to_owned(),
+            false => format!("{}; always shown", column.help()),
         };
         let pointer = if no == at { look.pointer() } else { " " };
         let line = Line::from(vec![
             Span::raw(pointer),
-            Span::raw(format!("[{on}] {}", column.name())),
+            Span::raw(format!("[{on}] {:<8} ", column.name())),
             Span::styled(note, look.style(Role::Dim)),
         ]);
         widget::line(buf, inner, y, &line);

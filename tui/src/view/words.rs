@@ -124,7 +124,12 @@ pub(crate) fn title(job: &Job) -> String {
 pub(crate) fn note(model: &Model, job: &Job) -> String {
     let now = model.now;
     if model.is_dated() && !job.state.word().is_terminal() {
-        return format!("unknown for {}", age(now, model.link.as_of));
+        let unknown = format!("unknown for {}", age(now, model.link.as_of));
+        return match &job.state {
+            // What was asked is still worth reading.
+            JobState::NeedsHuman { question, .. } => format!("{unknown}: {question}"),
+            _ => unknown,
+        };
     }
     match &job.state {
         JobState::Queued { .. } => match &job.target {

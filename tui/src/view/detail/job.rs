@@ -17,6 +17,8 @@ use crate::widget;
 
 /// Attempts that are listed; earlier ones are counted.
 const ATTEMPTS: usize = 8;
+/// Lines that a question or reason may take.
+const IN_FULL: usize = 4;
 /// From so many columns on the journal stands beside the facts.
 const WIDE: u16 = 110;
 
@@ -56,7 +58,14 @@ struct Areas {
 
 fn areas(model: &Model, job: &Job, area: Rect) -> Areas {
     let wide = area.width >= WIDE;
-    let wanted = facts(model, job, area.width).len().saturating_add(2);
+    let share = u32::from(area.width) * 13 / 22;
+    let width = match wide {
+        true => u16::try_from(share).unwrap_or(area.width),
+        false => area.width,
+    };
+    let wanted = facts(model, job, width.saturating_sub(2))
+        .len()
+        .saturating_add(2);
     let wanted = u16::try_from(wanted).unwrap_or(u16::MAX);
     let most = (area.height * 9 / 20).max(3);
     let [top, log] =
@@ -80,11 +89,10 @@ fn areas(model: &Model, job: &Job, area: Rect) -> Areas {
 fn facts(model: &Model, job: &Job, width: u16) -> Vec<Line<'static>> {
     let zone = &model.zone;
     let spec = &job.spec;
-    let mut facts = vec![
-        state_line(model, job, width),
-        path::line(model, job, usize::from(width)),
-        fact(model, "command", &spec.command.join(" ")),
-    ];
+    let mut facts = vec![state_line(model, job, width)];
+    facts.extend(in_full(model, job, width));
+    facts.push(path::line(model, job, usize::from(width)));
+    facts.push(fact(model, "command", &spec.command.join(" ")));
     facts.extend(attempts(model, job));
     let at = format!(
         "{} by {}, {}",
@@ -103,6 +111,24 @@ fn facts(model: &Model, job: &Job, width: u16) -> Vec<Line<'static>> {
         facts.push(fact(model, "tags", &tags.join(" ")));
     }
     facts
+}
+
+/// What was asked or why it ended, where the first line has no room for all of it.
+fn in_full(model: &Model, job: &Job, width: u16) -> Vec<Line<'static>> {
+    let note = words::note(model, job);
+    let note = text::escape(&note).into_owned();
+    let first: String = state_line(model, job, width)
+        .spans
+        .iter()
+        .map(|s| s.content.as_ref())
+        .collect();
+    if note.is_empty() || first.ends_with(&note) {
+        return Vec::new();
+    }
+    let room = usize::from(width).saturating_sub(4).max(8);
+    let rows = text::wrap(&note, room).into_iter().take(IN_FULL);
+    rows.map(|range| Line::raw(format!("   {}", &note[range])))
+        .collect()
 }
 
 /// What was asked for beside the command, where it is not the usual.
