@@ -101,7 +101,7 @@ fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
         column(Col::Machine, Width::Fit(5, name), 0),
         column(Col::State, Width::Is(word), 1),
         column(Col::Seen, Width::Is(9), 3),
-        column(Col::Slots, Width::Fit(8, 14), 2),
+        column(Col::Slots, Width::Is(14), 2),
         number(Col::Load, Width::Is(7), 5),
         column(Col::History, Width::Is(HISTORY), 9),
         number(Col::Memory, Width::Is(8), 6),

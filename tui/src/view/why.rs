@@ -37,10 +37,7 @@ pub(super) fn why(model: &Model, id: JobId) -> Vec<Line<'static>> {
     };
     let mut lines = vec![Line::from(vec![
         Span::styled(head, model.look.style(role)),
-        Span::raw(format!(
-            " for {since}: {}",
-            text::escape(&words::title(job))
-        )),
+        Span::raw(format!(" {since}: {}", text::escape(&words::title(job)))),
     ])];
     if model.is_dated() {
         let as_of = words::clock(model.link.as_of, &model.zone);
@@ -86,7 +83,7 @@ fn words_of(model: &Model, job: &Job, reason: &Reason) -> String {
     let ago = |time: &Time| words::ago(model.now, *time);
     match reason {
         Reason::Waits { since, cause } => {
-            format!("waits since {}, {}", ago(since), because(*cause))
+            format!("waits since {} {}", because(*cause), ago(since))
         }
         Reason::PinUnknown { machine } => {
             format!("it may only run on {machine}, of which nobody has heard")
@@ -146,7 +143,11 @@ fn words_of(model: &Model, job: &Job, reason: &Reason) -> String {
             } else {
                 "it is about to be taken"
             };
-            format!("{free} slots are free {where_}: {then}")
+            let slots = match free {
+                1 => "1 slot is free".to_owned(),
+                n => format!("{n} slots are free"),
+            };
+            format!("{slots} {where_}, {then}")
         }
         Reason::Ahead { jobs, or_more } => {
             let more = if *or_more { " or more" } else { "" };
@@ -231,7 +232,9 @@ fn words_of_attempts(model: &Model, job: &Job, reason: &Reason) -> String {
         ),
         Reason::Losses { losses: 1 } => "1 attempt was lost".to_owned(),
         Reason::Losses { losses } => format!("{losses} attempts were lost"),
-        Reason::Asks { question, since } => format!("asks since {}: {question}", ago(since)),
+        Reason::Asks { question, since } => {
+            format!("asks for {}: {question}", words::age(model.now, *since))
+        }
         Reason::Ended { word, reason, at } => {
             let why = reason.as_ref().map_or(String::new(), |r| format!(": {r}"));
             let done = match word {
@@ -251,13 +254,13 @@ fn words_of_attempts(model: &Model, job: &Job, reason: &Reason) -> String {
 
 fn because(cause: Cause) -> &'static str {
     match cause {
-        Cause::Dispatch => "when it was dispatched",
-        Cause::Backoff => "when its next attempt was due",
-        Cause::Republish => "when its ticket was gone and published again",
-        Cause::Retry => "when the operator wanted another attempt",
-        Cause::Move => "when the operator moved it",
-        Cause::Resolve => "when the operator decided so",
-        Cause::Answer => "when the operator answered",
+        Cause::Dispatch => "it was dispatched",
+        Cause::Backoff => "its next attempt was due",
+        Cause::Republish => "its ticket was gone and published again",
+        Cause::Retry => "the operator wanted another attempt",
+        Cause::Move => "the operator moved it",
+        Cause::Resolve => "the operator decided so",
+        Cause::Answer => "the operator answered",
     }
 }
 
