@@ -2,6 +2,7 @@
 //! typed error for each way it can fail. It may not know what a job is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, StatusCode};
@@ -138,6 +139,8 @@ pub struct Bus {
     client: Client,
     status: watch::Receiver<LinkStatus>,
     counters: Option<Arc<Counters>>,
+    /// The hub's epoch as far as it was heard.
+    epoch: Arc<AtomicU64>,
 }
 
 #[derive(Deserialize)]
@@ -168,6 +171,7 @@ impl Bus {
             client: link.client().clone(),
             status: link.status(),
             counters: None,
+            epoch: Arc::default(),
         }
     }
 
@@ -178,6 +182,16 @@ impl Bus {
             counters: Some(counters),
             ..self
         }
+    }
+
+    /// The hub's epoch as far as it was heard, for tickets: who claims one goes by its own.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_epoch(&self, epoch: u64) {
+        self.epoch.fetch_max(epoch, Ordering::Relaxed);
     }
 
     /// The state of the connection.
@@ -266,6 +280,21 @@ impl Bus {
     ) -> Result<Vec<Stored>, BusError> {
         let body = json!({ "multi_last": filters, "batch": 65_536 }).to_string();
         self.batch(stream, body).await
+    }
+
+    /// At most `count` messages of a stream that match a filter, from sequence `from` on.
+    ///
+    /// # Errors
+    /// As [`Bus::last`].
+    pub(crate) async fn page(
+        &self,
+        stream: &str,
+        filter: &str,
+        from: u64,
+        count: u64,
+    ) -> Result<Vec<Stored>, BusError> {
+        let body = json!({ "seq": from, "next_by_subj": filter, "batch": count });
+        self.batch(stream, body.to_string()).await
     }
 
     async fn batch(&self, stream: &str, body: String) -> Result<Vec<Stored>, BusError> {

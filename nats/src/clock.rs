@@ -28,6 +28,46 @@ pub fn boot_time() -> BootTime {
     BootTime(u64::try_from(nanos).unwrap_or(0))
 }
 
+/// A clock that reads as the wall clock did when it was made and goes on with the one that nothing
+/// moves: rules that count spans of time go by it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Steady {
+    wall: Time,
+    boot: BootTime,
+    /// The latest time that [`Steady::of_stored`] has given out.
+    latest: Time,
+}
+
+impl Steady {
+    pub(crate) fn new() -> Self {
+        Self {
+            wall: now(),
+            boot: boot_time(),
+            latest: Time::from_micros(0),
+        }
+    }
+
+    /// Now.
+    pub(crate) fn now(&self) -> Time {
+        self.wall.plus(boot_time().since(self.boot))
+    }
+
+    /// The time of this clock at which something was stored that the wall clock says was stored at
+    /// `stored`: just now where it is `fresh`, so that the wall clock is as far off as it is now.
+    /// Never later than now, and never earlier than for what was stored before.
+    pub(crate) fn of_stored(&mut self, stored: Time, fresh: bool) -> Time {
+        let steady = self.now();
+        let off = if fresh {
+            now().as_micros().saturating_sub(steady.as_micros())
+        } else {
+            0
+        };
+        let time = Time::from_micros(stored.as_micros().saturating_sub(off));
+        self.latest = time.min(steady).max(self.latest.min(steady));
+        self.latest
+    }
+}
+
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     if getrandom::fill(&mut bytes).is_err() {
@@ -89,4 +129,23 @@ pub fn message_id() -> MessageId {
 #[must_use]
 pub fn instance_id() -> InstanceId {
     InstanceId::from_random(random())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stored_counts_neither_from_the_future_nor_from_before_what_came_first() {
+        let mut clock = Steady::new();
+        let hour = std::time::Duration::from_secs(3600);
+        let early = clock.now();
+        let ahead = clock.of_stored(early.plus(hour), false);
+        assert!(ahead <= clock.now(), "stamped by a clock that was ahead");
+        let back = Time::from_micros(early.as_micros() - 3_600_000_000);
+        assert!(
+            clock.of_stored(back, false) >= ahead,
+            "the clock was set back"
+        );
+    }
 }

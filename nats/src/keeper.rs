@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::bus::{Bus, BusError, Stored, Usage};
-use crate::clock;
+use crate::clock::{self, Steady};
 use crate::flow::NewEvent;
 use crate::hub::{Identity, PeerEventKind, Permission};
 use crate::hub_stats::KeeperCounters;
@@ -73,6 +73,8 @@ pub async fn run_at(
         identity,
         boot,
         keeper: Keeper::new(clock::boot_time(), retention).with_pace(pace),
+        clock: Steady::new(),
+        holes: BTreeMap::new(),
         machines: HashMap::new(),
         errands: Errands::new(),
         events: 0,
@@ -82,10 +84,14 @@ pub async fn run_at(
         counters,
     };
     loop {
+        // The guard has heard it, and starts another keeper in another epoch.
+        shell.keeper = Keeper::new(clock::boot_time(), retention)
+            .with_pace(pace)
+            .in_epoch(shell.bus.epoch());
         if let Err(error) = Box::pin(shell.work(&system)).await {
             tracing::warn!(%error, "the keeper starts anew");
         }
-        shell.keeper = Keeper::new(clock::boot_time(), retention).with_pace(pace);
+        shell.holes.clear();
         shell.machines.clear();
         shell.caught_up = false;
         shell.untold.clear();
@@ -100,6 +106,10 @@ struct Shell {
     identity: Arc<Identity>,
     boot: String,
     keeper: Keeper,
+    /// What spans of time are counted by.
+    clock: Steady,
+    /// Jobs whose last record names an earlier one that may be lost: which.
+    holes: BTreeMap<JobId, u64>,
     /// Machines by what is known of their presence.
     machines: HashMap<MachineId, Beat>,
     errands: Errands<Key, Outcome>,
@@ -197,7 +207,7 @@ impl Shell {
     /// When there is something to do though nothing comes.
     fn next_turn(&self) -> Option<Instant> {
         let due = if self.caught_up {
-            self.keeper.next_due(clock::now(), clock::boot_time())
+            self.keeper.next_due(self.clock.now(), clock::boot_time())
         } else {
             None
         };
@@ -219,7 +229,7 @@ impl Shell {
         }
         self.lose_the_silent();
         if self.caught_up {
-            for act in self.keeper.due(clock::now(), clock::boot_time()) {
+            for act in self.keeper.due(self.clock.now(), clock::boot_time()) {
                 self.begin(act);
             }
             self.look_for_room();
@@ -230,6 +240,9 @@ impl Shell {
         self.caught_up = true;
         for (_, event) in std::mem::take(&mut self.untold) {
             self.tell(event);
+        }
+        for (job, lost) in std::mem::take(&mut self.holes) {
+            self.look_for_hole(job, lost);
         }
     }
 
@@ -244,9 +257,10 @@ impl Shell {
             .as_ref()
             .map(|(_, record)| record)
             .map_err(Clone::clone);
+        let stored = self.clock.of_stored(entry.stored, self.caught_up);
         let applied = self
             .keeper
-            .record(job, seq, time, &entry.writer, record, entry.stored);
+            .record(job, seq, time, &entry.writer, record, stored);
         let bytes = message.subject.len() + message.payload.len();
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX) + MESSAGE_OVERHEAD;
         self.keeper.grew(job, bytes);
@@ -258,10 +272,31 @@ impl Shell {
             self.begin(Act::Purge { job, up_to: seq });
         }
         if let Applied::Void(void) = applied {
+            if let Void::Prev { expected, found } = void
+                && (expected + 1..seq).contains(&found)
+            {
+                self.hole(job, found);
+            }
             self.void(job, seq, entry.writer, &void);
         } else {
             self.untold.remove(&job);
+            self.holes.remove(&job);
         }
+    }
+
+    /// A record names a previous one that was not read.
+    fn hole(&mut self, job: JobId, lost: u64) {
+        if self.caught_up {
+            self.look_for_hole(job, lost);
+        } else if self.holes.len() < UNTOLD_MAX {
+            self.holes.insert(job, lost);
+        }
+    }
+
+    fn look_for_hole(&mut self, job: JobId, lost: u64) {
+        let errand = work::look_for_hole(self.bus.clone(), job, lost);
+        self.errands
+            .add("holes", AT_ONCE, Key::Job(job, "hole", lost), errand);
     }
 
     fn void(&mut self, job: JobId, seq: u64, writer: Writer, void: &Void) {
@@ -394,7 +429,7 @@ impl Shell {
                 KeeperCounters::count(&self.counters.tickets_again);
                 self.keeper.ticket_gone(job, revision);
             }
-            Outcome::Cleared(job) => self.keeper.cleared(job, clock::now()),
+            Outcome::Cleared(job) => self.keeper.cleared(job, self.clock.now()),
             Outcome::Purged(job) => {
                 self.keeper.purged(job);
                 self.room.freed = true;
@@ -403,7 +438,7 @@ impl Shell {
                 }
             }
             Outcome::LeaseTaken(machine, seq) => {
-                let (now, draw) = (clock::now(), clock::draw());
+                let (now, draw) = (self.clock.now(), clock::draw());
                 let boot = clock::boot_time();
                 self.keeper.lease_taken(&machine, seq, boot, now, draw);
                 let detail = json!({ "seq": seq });
@@ -417,6 +452,18 @@ impl Shell {
                 self.tell(NewEvent::of_machine(kind::MACHINE_LOST, &machine, detail));
             }
             Outcome::Holds(usage) => self.room(usage),
+            Outcome::Hole(job, lost) => {
+                let text =
+                    format!("record {lost} of job {job} is lost: a block of its stream is damaged");
+                tracing::error!("{text}");
+                self.tell(NewEvent {
+                    kind: kind::HUB_DAMAGED,
+                    machine: None,
+                    job: Some(job),
+                    attempt: None,
+                    detail: json!({ "stream": stream::JOB, "seq": lost, "text": text }),
+                });
+            }
         }
     }
 

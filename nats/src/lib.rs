@@ -6,7 +6,7 @@
 //! [`registry`] and [`probe`] (machines and leases), [`flow`] (other events), [`recording`] (all of
 //! it in a file). [`operate`] is what a
 //! person does to jobs, [`keeper`] what the hub does when nobody else would, [`hub`] the nats-server
-//! itself, [`connect`] the way to it.
+//! itself, [`guard`] watches over what it stores, [`connect`] is the way to it.
 
 pub mod assemble;
 pub mod bus;
@@ -14,6 +14,7 @@ pub mod clock;
 pub mod connect;
 mod files;
 pub mod flow;
+pub mod guard;
 pub mod home;
 pub mod hub;
 pub mod hub_stats;

@@ -207,8 +207,13 @@ impl Bus {
     /// As [`Bus::last`].
     pub async fn survey(&self, target: &Target) -> Result<Survey, BusError> {
         let queue = subject::ticket_stream(target);
-        let ((machines, _), work, journal) =
-            tokio::try_join!(self.machines(), self.usage(queue), self.usage(stream::JOB))?;
+        // The word is for the epoch in the tickets.
+        let ((machines, _), work, journal, _) = tokio::try_join!(
+            self.machines(),
+            self.usage(queue),
+            self.usage(stream::JOB),
+            self.hub_word()
+        )?;
         Ok(Survey {
             machines,
             work: (queue, work),
@@ -295,7 +300,7 @@ impl Bus {
             job,
             after,
             target: spec.target.clone(),
-            epoch: 0,
+            epoch: self.epoch(),
             spec: Box::new(spec.clone()),
         }
     }

@@ -22,6 +22,9 @@ pub mod stream {
     pub const LOG: &str = "LOG";
     /// Leases of machines.
     pub const LEASE: &str = "LEASE";
+    /// All of them, in the order of a backup: what refers to another stream comes before it, so
+    /// that a copy never holds a ticket whose job is not in its journal.
+    pub const ALL: [&str; 8] = [WORK, PIN, LANE, PRES, LEASE, FLOW, LOG, JOB];
 }
 
 /// All records of all jobs.
@@ -36,6 +39,9 @@ pub const STATS: &str = "fleet.stat.*";
 pub const LEASES: &str = "fleet.lease.>";
 /// All lanes.
 pub const LANES: &str = "fleet.lane.*";
+/// What the hub says of itself, in the place of what the operator wants of a machine: no machine has
+/// that name.
+pub const HUB_WORD: &str = "fleet.want.hub";
 /// The writer token of the hub in flow and leases.
 pub const HUB: &str = "hub";
 

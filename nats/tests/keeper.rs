@@ -141,6 +141,7 @@ fn lease() -> LeaseRecord {
         released: false,
         term: None,
         held: Vec::new(),
+        seen: None,
     }
 }
 

@@ -32,8 +32,8 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
         }
         service = starting => service?,
     };
-    for warning in service.hub().warnings() {
-        cx.output.note(&warning);
+    for note in service.notes.iter().chain(&service.hub().warnings()) {
+        cx.output.note(note);
     }
     let ready = serde_json::json!({
         "event": "ready",

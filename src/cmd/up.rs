@@ -124,7 +124,7 @@ async fn start(
         () = stops.next() => return Err(given_up()),
         hub = starting => hub?,
     };
-    for warning in hub.hub().warnings() {
+    for warning in hub.notes.iter().cloned().chain(hub.hub().warnings()) {
         tell(&warning);
     }
     running.hub = hub.hub().url();

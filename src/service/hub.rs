@@ -11,6 +11,7 @@ use fleet_contract::keeper::Retention;
 use fleet_nats::bus::Bus;
 use fleet_nats::connect::{ConnectOptions, connect, connect_for_ever};
 use fleet_nats::flow::NewEvent;
+use fleet_nats::guard::{self, Guard, GuardError, KeeperTask};
 use fleet_nats::home::Home;
 use fleet_nats::hub::{
     FindError, Hub, HubError, HubEvent, HubOptions, InstallError, Progress, SearchPath,
@@ -41,7 +42,10 @@ pub(crate) type Tell<'a> = &'a mut dyn FnMut(&str);
 pub(crate) struct HubService {
     hub: Hub,
     bus: Bus,
-    keeper: JoinHandle<()>,
+    /// With it, the keeper.
+    guard: JoinHandle<()>,
+    /// What the operator should know about what is stored.
+    pub(crate) notes: Vec<String>,
     /// Tells the server's restarts; answers for the hub.
     others: [JoinHandle<()>; 2],
     boot: String,
@@ -66,10 +70,11 @@ impl HubService {
         };
         let hub = Hub::start(options).await.map_err(hub_failed)?;
         match Self::serve(&hub).await {
-            Ok((bus, keeper, others, boot)) => Ok(Self {
+            Ok((bus, guard, others, boot, notes)) => Ok(Self {
                 hub,
                 bus,
-                keeper,
+                guard,
+                notes,
                 others,
                 boot,
                 took: begun.elapsed(),
@@ -82,9 +87,7 @@ impl HubService {
         }
     }
 
-    async fn serve(
-        hub: &Hub,
-    ) -> Result<(Bus, JoinHandle<()>, [JoinHandle<()>; 2], String), Failure> {
+    async fn serve(hub: &Hub) -> Result<Serving, Failure> {
         let internal = |e: fleet_nats::hub::IdentityError| Failure::internal(e.to_string());
         let options = ConnectOptions {
             fail_within: CONNECT_WITHIN,
@@ -92,21 +95,13 @@ impl HubService {
         };
         let link = connect(&options).await.map_err(no_hub)?;
         let bus = Bus::new(&link);
-        let made = keeper::prepare(&bus, hub.record().max_file_store).await?;
-        tracing::debug!(?made, "streams");
+        let mut guard = Guard::new(bus.clone(), hub.handle());
+        let notes = guard.admit().await.map_err(not_admitted)?;
         let system = hub.system_credentials().map_err(internal)?;
         let system = connect_for_ever(&ConnectOptions::new("fleet hub", system))
             .await
             .map_err(no_hub)?;
         let counters = Arc::new(KeeperCounters::default());
-        let keeper = tokio::spawn(keeper::run(
-            bus.clone(),
-            system.client().clone(),
-            hub.identity().clone(),
-            Retention::default(),
-            clock::message_id().to_string(),
-            counters.clone(),
-        ));
         let about = AboutHub {
             host: host_name(),
             address: hub.listen().to_string(),
@@ -114,14 +109,31 @@ impl HubService {
             started_at: clock::now(),
             store: hub.home().hub_dir(),
         };
-        let answers = hub_stats::answer(about, bus.clone(), system.client().clone(), counters);
+        let answers = hub_stats::answer(
+            about,
+            bus.clone(),
+            system.client().clone(),
+            counters.clone(),
+        );
         let answerer = tokio::spawn(answers);
+        let (keepers_bus, identity) = (bus.clone(), hub.identity().clone());
+        let keeper = move |_epoch| {
+            KeeperTask::new(tokio::spawn(keeper::run(
+                keepers_bus.clone(),
+                system.client().clone(),
+                identity.clone(),
+                Retention::default(),
+                clock::message_id().to_string(),
+                counters.clone(),
+            )))
+        };
+        let guard = tokio::spawn(guard.watch(keeper));
         // The keeper counts its own events; these are another writer's.
         let boot = clock::message_id().to_string();
         let started = json!({ "url": hub.url(), "version": env!("CARGO_PKG_VERSION") });
         tell_event(&bus, &boot, 1, kind::HUB_STARTED, started).await;
         let teller = tokio::spawn(tell_restarts(bus.clone(), boot.clone(), hub.events()));
-        Ok((bus, keeper, [teller, answerer], boot))
+        Ok((bus, guard, [teller, answerer], boot, notes))
     }
 
     /// The hub itself.
@@ -145,8 +157,26 @@ impl HubService {
             Value::Null,
         )
         .await;
-        self.keeper.abort();
+        self.guard.abort();
+        guard::write_down(&self.bus, &self.hub.handle()).await;
         self.hub.stop().await.map_err(hub_failed)
+    }
+}
+
+/// Bus, guard with keeper, the others, boot, notes.
+type Serving = (
+    Bus,
+    JoinHandle<()>,
+    [JoinHandle<()>; 2],
+    String,
+    Vec<String>,
+);
+
+/// What the hub stores cannot be looked at.
+fn not_admitted(error: GuardError) -> Failure {
+    match error {
+        GuardError::Bus(error) => error.into(),
+        GuardError::Record(error) => Failure::config(error.to_string()),
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Held {
     pub sent: BootTime,
     /// How often it has lapsed by [`CLAIM_WITHIN`] and was renewed after all.
     pub lapses: u64,
+    /// The hub's epoch in which it was taken.
+    pub epoch: u64,
 }
 
 impl Held {
@@ -61,6 +63,7 @@ impl Held {
             term,
             sent,
             lapses: self.lapses + u64::from(lapsed),
+            epoch: self.epoch,
         }
     }
 }
@@ -96,6 +99,9 @@ pub(super) struct Context {
     pub routes: Routes,
     pub events: EventSink,
     pub lease: watch::Sender<Held>,
+    /// What the hub vouches for.
+    pub hub: watch::Sender<Option<super::epoch::Vouched>>,
+    pub seen: super::epoch::Seen,
     /// The executor, while it answers.
     pub executor: watch::Sender<Option<ExecutorClient>>,
     /// Whether new work is taken.

@@ -91,6 +91,7 @@ impl Driver {
         self.carry_out(effects).await;
         while !self.attempt.is_done() {
             let told = self.next().await;
+            self.keep_up().await;
             let input = match told {
                 Told::Input(input) => *input,
                 Told::Reread => match self.read_all().await {
@@ -133,6 +134,27 @@ impl Driver {
         }
     }
 
+    /// Tells the attempt that the hub's store went back in time, before anything else. What its
+    /// output's reader had sent may be gone, too.
+    async fn keep_up(&mut self) {
+        let held = *self.context.lease.borrow();
+        if held.term == 0 || held.epoch <= self.attempt.hub_epoch() {
+            return;
+        }
+        let (epoch, term) = (held.epoch, held.term);
+        self.step(Input::Rebuilt { epoch, term }).await;
+        if let Some(pump) = self.pump.take() {
+            pump.abort();
+            self.adopted = true;
+            self.start_pump();
+        }
+    }
+
+    /// Whether the hub is in the epoch that the attempt reads and appends in.
+    fn at_hub(&self) -> bool {
+        self.context.epoch_now() == Some(self.attempt.hub_epoch())
+    }
+
     async fn feed(&mut self, input: Input) {
         // Before anything else: what has come was read before the machine slept or was cut off.
         let lapses = self.context.lease.borrow().lapses_now();
@@ -161,6 +183,7 @@ impl Driver {
         match effect {
             Effect::Read => {
                 let input = match bus.tip(self.attempt.job).await {
+                    Ok(_) if !self.at_hub() => Input::NoAnswer,
                     Ok(tip) => Input::Tip(tip),
                     Err(error) => no_answer(&error),
                 };
@@ -196,13 +219,22 @@ impl Driver {
     async fn append(&self, record: &Record) -> Input {
         let context = &self.context;
         let job = self.attempt.job;
+        if !self.at_hub() {
+            return Input::NoAnswer;
+        }
         match context
             .bus
             .append(job, &context.writer(), clock::now(), record)
             .await
         {
-            Ok(seq) => Input::Appended(seq),
+            // To a store that went back in time meanwhile: what became of it is read.
+            Ok(_) if !self.at_hub() => Input::NoAnswer,
+            Ok(seq) => {
+                context.seen.note(self.attempt.hub_epoch(), seq);
+                Input::Appended(seq)
+            }
             Err(BusError::Moved(_)) => match context.bus.reading(job, &context.me).await {
+                Ok(_) if !self.at_hub() => Input::NoAnswer,
                 Ok(reading) => Input::Refused(reading),
                 Err(error) => no_answer(&error),
             },
@@ -211,12 +243,15 @@ impl Driver {
     }
 
     async fn read_all(&self) -> Option<Input> {
+        if !self.at_hub() {
+            return None;
+        }
         let reading = self
             .context
             .bus
             .reading(self.attempt.job, &self.context.me)
             .await;
-        reading.ok().map(Input::Reread)
+        reading.ok().filter(|_| self.at_hub()).map(Input::Reread)
     }
 
     /// Acknowledges the ticket beside everything else: the journal carries the job by now.

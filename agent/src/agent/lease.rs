@@ -34,8 +34,9 @@ struct Term {
 pub(super) async fn run(context: Arc<Context>, host: String) -> Result<(), AgentError> {
     loop {
         context.connected().await;
-        let term = take(&context, &host).await?;
-        renew(&context, &host, term).await;
+        let epoch = context.vouched().await;
+        let term = take(&context, &host, epoch).await?;
+        renew(&context, &host, term, epoch).await;
         // Not held, and everything read under it is old.
         context.lease.send_modify(|held| {
             *held = Held {
@@ -62,10 +63,11 @@ fn record(
         released,
         term,
         held: held.to_vec(),
+        seen: context.seen.mark(),
     }
 }
 
-async fn take(context: &Context, host: &str) -> Result<Term, AgentError> {
+async fn take(context: &Context, host: &str, epoch: u64) -> Result<Term, AgentError> {
     loop {
         let last = match context.bus.lease(&context.me).await {
             Ok(last) => last,
@@ -98,6 +100,7 @@ async fn take(context: &Context, host: &str) -> Result<Term, AgentError> {
             .into_iter()
             .map(|(id, _)| id)
             .collect();
+        context.seen.write_down().await;
         let sent = clock::boot_time();
         match context
             .bus
@@ -110,7 +113,10 @@ async fn take(context: &Context, host: &str) -> Result<Term, AgentError> {
                     term: seq,
                     held,
                 };
+                context.lease.send_modify(|held| held.epoch = epoch);
                 hold(context, term.term, sent);
+                // What was claimed in an earlier epoch learns of this one by it.
+                context.routes.reread_all();
                 return Ok(term);
             }
             Err(error) => {
@@ -139,9 +145,16 @@ async fn alive(context: &Context) -> bool {
         )
 }
 
-async fn renew(context: &Context, host: &str, mut term: Term) {
+/// Renews it until it is lost, or the hub is in another epoch than it was taken in.
+async fn renew(context: &Context, host: &str, mut term: Term, epoch: u64) {
+    let mut hub = context.hub.subscribe();
     loop {
-        tokio::time::sleep(RENEW_EVERY).await;
+        let moved = hub.wait_for(|vouched| vouched.is_some_and(|v| v.epoch != epoch));
+        tokio::select! {
+            () = tokio::time::sleep(RENEW_EVERY) => {}
+            _ = moved => return,
+        }
+        context.seen.write_down().await;
         loop {
             let sent = clock::boot_time();
             let renewal = record(context, host, Some(term.term), &term.held, false);

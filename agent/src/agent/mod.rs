@@ -6,6 +6,7 @@
 
 mod context;
 mod driver;
+mod epoch;
 mod events;
 mod lease;
 mod listen;

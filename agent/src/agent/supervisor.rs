@@ -9,6 +9,7 @@ use std::time::Duration;
 use fleet_contract::attempt::{Attempt, Found};
 use fleet_contract::event::kind;
 use fleet_contract::ids::InstanceId;
+use fleet_contract::job::{token_epoch, token_seq};
 use fleet_nats::bus::Bus;
 use fleet_nats::clock;
 use fleet_nats::connect::{ConnectOptions, connect_for_ever};
@@ -22,6 +23,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::context::{Context, Held};
 use super::driver::Driver;
+use super::epoch::{self, Seen};
 use super::events::{self, EventSink};
 use super::presence::{self, Pulse};
 use super::puller::{self, Offer};
@@ -83,6 +85,8 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
         routes: Routes::default(),
         events,
         lease: watch::Sender::new(Held::default()),
+        hub: watch::Sender::new(None),
+        seen: Seen::load(&options.home),
         executor: watch::Sender::new(Some(executor.clone())),
         open: watch::Sender::new(true),
         stop: watch::Sender::new(Stop::No),
@@ -110,6 +114,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     parts.spawn(listen::commands(context.clone()));
     parts.spawn(listen::link(context.clone()));
     parts.spawn(stats::tell(context.clone(), counters.clone()));
+    parts.spawn(epoch::watch(context.clone()));
     parts.spawn(lease::fences(context.clone()));
     parts.spawn(puller::run(context.clone(), slots.clone(), offers));
     let mut beat = tokio::spawn(presence::beat(context.clone()));
@@ -196,6 +201,9 @@ async fn adopt(
             no: report.attempt_no,
             spec: report.spec.clone(),
         };
+        context
+            .seen
+            .note(token_epoch(report.token), token_seq(report.token));
         let gone = listen::gone_of(&report);
         let slot = gone
             .is_none()
@@ -239,7 +247,7 @@ async fn take(context: &Arc<Context>, offer: Offer) -> Option<JoinHandle<()>> {
         return None;
     }
     let (attempt, effects) = Attempt::deliver(context.me.clone(), clock::attempt_id(), ticket);
-    let attempt = attempt.under_lease(held.term, at);
+    let attempt = attempt.under_lease(held.term, at).in_epoch(held.epoch);
     Some(Driver::start(
         context,
         attempt,

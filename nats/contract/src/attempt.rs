@@ -3,6 +3,8 @@
 //! Pure: inputs go in, effects come out, and the agent's shell and the simulation both carry them
 //! out. It may not know a clock, a bus or a process; times and draws come with the inputs.
 
+mod adoption;
+
 use crate::ids::{AttemptId, JobId, MachineId, Writer};
 use crate::job::{first_record, token, token_epoch, token_seq};
 use crate::outcome::{Outcome, OutputCount};
@@ -37,6 +39,15 @@ pub enum Input {
     /// machine was asleep or cut off, and what was read before is old. To be told to every attempt
     /// once for each lapse, before whatever else has come meanwhile.
     Lapsed,
+    /// The hub's store went back in time: what was read of it or appended to it before says nothing
+    /// any more. To be told once the machine's lease is taken anew, and before anything is read or
+    /// appended in the new epoch.
+    Rebuilt {
+        /// The hub's epoch.
+        epoch: u64,
+        /// The term of the machine's lease now.
+        term: u64,
+    },
 }
 
 /// How an attempt ended, as the executor saw it.
@@ -131,8 +142,20 @@ pub struct Attempt {
     learned: bool,
     /// The journal's last sequence as far as this attempt has adopted it.
     known: u64,
+    /// The record by which the journal knows it: its claim, or its adoption.
     claimed: Option<u64>,
+    /// The epoch of its token.
     epoch: u64,
+    /// Its token where `claimed` does not say it: it was adopted.
+    token: Option<u64>,
+    /// The epoch of its ticket.
+    issued: u64,
+    /// The hub's epoch as far as this attempt knows, in which it reads and appends.
+    hub: u64,
+    /// It is to be adopted: the journal of this epoch may not know it.
+    unknown: bool,
+    /// It was never started, as the claim was under way when the hub's store went back.
+    unclaimed: bool,
     cancel_requested: bool,
     /// The operator's wish may be in the journal already, beyond a claim that is on its way.
     look_for_cancel: bool,
@@ -167,6 +190,11 @@ impl Attempt {
             known: ticket.after,
             claimed: None,
             epoch: ticket.epoch,
+            token: None,
+            issued: ticket.epoch,
+            hub: ticket.epoch,
+            unknown: false,
+            unclaimed: false,
             cancel_requested: false,
             look_for_cancel: false,
             pausing: false,
@@ -184,6 +212,14 @@ impl Attempt {
     pub fn under_lease(mut self, term: u64, now: Time) -> Self {
         self.term = term;
         self.since = Some(now);
+        self
+    }
+
+    /// The same at a hub of this epoch, in which it is claimed. To be said before anything else
+    /// happens to it.
+    #[must_use]
+    pub fn in_epoch(mut self, epoch: u64) -> Self {
+        (self.epoch, self.hub) = (epoch, epoch);
         self
     }
 
@@ -208,6 +244,11 @@ impl Attempt {
             known: claimed,
             claimed: Some(claimed),
             epoch: token_epoch(found.token),
+            token: Some(found.token),
+            issued: token_epoch(found.token),
+            hub: token_epoch(found.token),
+            unknown: false,
+            unclaimed: false,
             cancel_requested: false,
             look_for_cancel: false,
             pausing: false,
@@ -247,7 +288,14 @@ impl Attempt {
     /// Its fencing token, once claimed.
     #[must_use]
     pub fn token(&self) -> Option<u64> {
-        self.claimed.map(|seq| token(self.epoch, seq))
+        self.token
+            .or_else(|| self.claimed.map(|seq| token(self.epoch, seq)))
+    }
+
+    /// The hub's epoch as far as it knows: it reads and appends only at a hub of this epoch.
+    #[must_use]
+    pub fn hub_epoch(&self) -> u64 {
+        self.hub
     }
 
     /// How many attempts of the job were lost before this one.
@@ -269,6 +317,14 @@ impl Attempt {
             _ => None,
         };
         match (&self.stage, input) {
+            (_, Input::Rebuilt { epoch, term }) => self.rebuilt(epoch, term, now),
+            (Stage::Running | Stage::Ending { .. }, Input::Appended(seq)) if self.unknown => {
+                self.adopted(seq, now, draw)
+            }
+            (
+                Stage::Running | Stage::Ending { .. },
+                Input::Refused(reading) | Input::Reread(reading),
+            ) if self.unknown => self.adopt_read(&reading, refused, now),
             // Its ticket goes back; another machine has it by now.
             (Stage::Judging, Input::Lapsed) => self.finish(vec![Effect::GiveBack]),
             (_, Input::Lapsed) => {
@@ -310,6 +366,10 @@ impl Attempt {
             (Stage::Running, Input::CancelAsked) => vec![Effect::ReadAll],
             (Stage::Running, Input::Gone(gone)) => {
                 self.stage = Stage::Ending { gone };
+                if self.unknown {
+                    // Its adoption is under way, and comes first.
+                    return Vec::new();
+                }
                 self.end(now, draw)
             }
             (Stage::Running, Input::Refused(reading) | Input::Reread(reading)) => {
@@ -360,6 +420,10 @@ impl Attempt {
             // The append was refused over a record that this reading does not show yet.
             Verdict::Claim { expect, .. } if refused == Some(expect) => self.pause(),
             Verdict::Claim { expect: 0, .. } if self.is_late(now) => self.too_late(),
+            // The store went back since: the job may have run, and ended.
+            Verdict::Claim { expect: 0, .. } if self.issued < self.hub => {
+                self.finish(vec![Effect::Ack])
+            }
             verdict @ Verdict::Claim { .. } => self.claim(&ticket, &verdict, now),
             // A claim that nobody answered may be there, hidden from this reading: look again.
             Verdict::Stale if self.in_doubt && self.reads < ticket::READ_AGAIN_MAX => {
@@ -465,7 +529,7 @@ impl Attempt {
         let mut effects = vec![
             Effect::Ack,
             Effect::Start {
-                token: token(self.epoch, claimed),
+                token: self.token().unwrap_or_default(),
                 no: self.no,
             },
         ];

@@ -38,6 +38,22 @@ pub mod kind {
     pub const HUB_STOPPING: &str = "hub.stopping";
     /// The keeper removed ended jobs before their time because the journal was nearly full: which.
     pub const JOB_PURGED: &str = "hub.job_purged";
+    /// Something that the hub stored is not there any more: which stream, and what of it.
+    pub const HUB_DAMAGED: &str = "hub.damaged";
+    /// The journal went back in time and was recovered into a new epoch: what became of the jobs.
+    pub const HUB_RECOVERED: &str = "hub.recovered";
+    /// The disk of the hub's store is nearly full.
+    pub const HUB_DISK_LOW: &str = "hub.disk_low";
+    /// A stream takes nothing any more: its disk was full.
+    pub const HUB_STREAM_SILENT: &str = "hub.stream_silent";
+    /// A stream is nearly full, and what makes it grow.
+    pub const HUB_NEARLY_FULL: &str = "hub.nearly_full";
+    /// What one of the three before told is over.
+    pub const HUB_WELL_AGAIN: &str = "hub.well_again";
+    /// The hub's wall clock jumped.
+    pub const HUB_CLOCK_JUMPED: &str = "hub.clock_jumped";
+    /// Messages that retention removed, by stream.
+    pub const HUB_REMOVED: &str = "hub.removed";
     /// The keeper took over a machine's lease.
     pub const LEASE_TAKEN: &str = "hub.lease_taken";
 }

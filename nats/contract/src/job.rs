@@ -1,5 +1,7 @@
 //! A job as its journal tells it: the one fold that agent, keeper, CLI and console share.
 
+mod adopt;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -144,6 +146,9 @@ pub struct Attempt {
     pub token: u64,
     /// The term of its machine's lease that it was claimed under, 0 where that is not known.
     pub lease: u64,
+    /// The hub's epoch in which its machine last spoke for it: that of its claim, or a later one in
+    /// which it was adopted.
+    pub epoch: u64,
     /// When it was claimed, by its machine's clock.
     pub claimed_at: Time,
     /// When its process was started, once that is known.
@@ -242,6 +247,8 @@ pub struct Job {
     pub changed_at: Time,
     /// Why it is queued, or was last.
     pub cause: Cause,
+    /// The epoch of the recovery that put it to the operator, while nothing has happened since.
+    pub recovered: Option<u64>,
 }
 
 impl Job {
@@ -264,7 +271,7 @@ impl Job {
         }
         let (spec, target) = match &record.change {
             Change::Queued { spec, target, .. } => (spec, Some(target.clone())),
-            Change::Claimed { spec, .. } => (spec, None),
+            Change::Claimed { spec, .. } | Change::Adopted { spec, .. } => (spec, None),
             other => {
                 return Err(Void::Transition {
                     kind: other.kind().to_owned(),
@@ -288,6 +295,7 @@ impl Job {
             voids: 0,
             changed_at: time,
             cause: Cause::Dispatch,
+            recovered: None,
         };
         job.check_and_step(seq, time, writer, record)?;
         job.last_seq = seq;
@@ -432,6 +440,7 @@ impl Job {
                     machine: machine.clone(),
                     token: open.token,
                     lease: *lease,
+                    epoch: *epoch,
                     claimed_at: time,
                     started_at: None,
                     ended_at: None,
@@ -570,7 +579,21 @@ impl Job {
                 }
                 return Ok(());
             }
+            Change::Recovered { epoch, question } => {
+                let open = match &self.state {
+                    JobState::Queued { .. } | JobState::Backoff { .. } => None,
+                    JobState::NeedsHuman { open, .. } => open.clone(),
+                    _ => return Err(impossible()),
+                };
+                let question = question.clone();
+                self.state = JobState::NeedsHuman { question, open };
+                self.recovered = Some(*epoch);
+                self.changed_at = time;
+                return Ok(());
+            }
+            Change::Adopted { .. } => self.adopt(seq, time, writer, change)?,
         }
+        self.recovered = None;
         self.changed_at = time;
         Ok(())
     }
@@ -578,14 +601,17 @@ impl Job {
     fn may_write(&self, writer: &Writer, change: &Change) -> Result<(), Void> {
         let allowed = match change {
             Change::Queued { .. } => matches!(writer, Writer::Operator | Writer::Keeper),
-            Change::Claimed { .. } | Change::Ended { .. } => matches!(writer, Writer::Machine(_)),
+            Change::Claimed { .. } | Change::Ended { .. } | Change::Adopted { .. } => {
+                matches!(writer, Writer::Machine(_))
+            }
             Change::CancelRequested { .. } | Change::Canceled { .. } | Change::Resolved { .. } => {
                 *writer == Writer::Operator
             }
             Change::Lost { .. }
             | Change::Expired {}
             | Change::Rejected { .. }
-            | Change::Restated {} => *writer == Writer::Keeper,
+            | Change::Restated {}
+            | Change::Recovered { .. } => *writer == Writer::Keeper,
         };
         if allowed {
             Ok(())
@@ -627,9 +653,13 @@ impl Job {
     /// The number of the next attempt.
     #[must_use]
     pub fn next_no(&self) -> u32 {
-        u32::try_from(self.attempts.len())
-            .unwrap_or(u32::MAX)
-            .saturating_add(1)
+        self.last_no().saturating_add(1)
+    }
+
+    /// The number of the last attempt, 0 before the first. Not how many are known: a recovered
+    /// journal may have lost some.
+    fn last_no(&self) -> u32 {
+        self.attempts.last().map_or(0, |attempt| attempt.no)
     }
 
     /// What a record written now says about the state after it.
@@ -647,7 +677,7 @@ impl Job {
                     ..
                 }
             ),
-            attempts: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
+            attempts: self.last_no(),
             losses: self.losses,
         }
     }
@@ -696,12 +726,16 @@ pub fn first_record(
         change,
         after: blank,
     };
-    if let (Change::Claimed { attempt, .. }, Writer::Machine(machine)) = (&record.change, writer) {
+    if let (
+        Change::Claimed { attempt, no, .. } | Change::Adopted { attempt, no, .. },
+        Writer::Machine(machine),
+    ) = (&record.change, writer)
+    {
         record.after = After {
             state: StateWord::Running,
             attempt: Some(*attempt),
             machine: Some(machine.clone()),
-            attempts: 1,
+            attempts: *no,
             ..record.after
         };
     }

@@ -11,7 +11,7 @@ use crate::ids::{JobId, MachineId, TicketId, Writer};
 use crate::job::{Applied, Job, JobState, Void};
 use crate::lease::{BootTime, LEASE, LeaseRecord};
 use crate::policy::{self, Situation};
-use crate::record::{Cause, Change, Record};
+use crate::record::{Cause, Change, Next, Record};
 use crate::spec::Target;
 use crate::time::Time;
 
@@ -149,6 +149,9 @@ struct Kept {
     busy_until: Option<Time>,
     check_pause: Duration,
     check_at: Time,
+    /// When the hub stored its first record: its life counts from here, whatever the clock of who
+    /// dispatched it says.
+    first: Time,
     /// When the hub stored its last record.
     stored: Time,
     /// When the hub stored the record that ended it.
@@ -162,6 +165,12 @@ struct Kept {
 }
 
 impl Kept {
+    /// When it expires if nobody has started it.
+    fn expires_at(&self) -> Time {
+        let life = Duration::from_millis(self.job.spec.expires_ms);
+        self.first.plus(life)
+    }
+
     /// When the next attempt is due. The writer's clock may be off by years: only how long its
     /// pause is counts, from when the hub stored the record.
     fn backoff_due(&self, until: Time) -> Time {
@@ -199,6 +208,8 @@ pub struct Keeper {
     turned: (BootTime, bool),
     pace: Pace,
     retention: Retention,
+    /// The hub's epoch, and since when: what an attempt of an earlier one did is not known.
+    epoch: u64,
     jobs: HashMap<JobId, Kept>,
     deadlines: BTreeSet<(Time, JobId)>,
     /// Ended jobs by the time of their end, and of them those that go as soon as they may.
@@ -221,6 +232,7 @@ impl Keeper {
             turned: (started, true),
             pace: Pace::default(),
             retention,
+            epoch: 0,
             jobs: HashMap::new(),
             deadlines: BTreeSet::new(),
             ended: BTreeSet::new(),
@@ -237,6 +249,13 @@ impl Keeper {
     #[must_use]
     pub fn with_pace(mut self, pace: Pace) -> Self {
         self.pace = pace;
+        self
+    }
+
+    /// The same at a hub of this epoch.
+    #[must_use]
+    pub fn in_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
         self
     }
 
@@ -295,6 +314,7 @@ impl Keeper {
                         busy_until: None,
                         check_pause: TICKET_CHECK_FIRST,
                         check_at: stored.plus(TICKET_CHECK_FIRST),
+                        first: stored,
                         stored,
                         ended_at: None,
                         cleared_at: None,
@@ -398,15 +418,24 @@ impl Keeper {
         } else {
             format!("the agent of {machine} was started anew and does not know it")
         };
-        let next = policy::next_after_lost_lease(&Situation {
-            spec: &job.spec,
-            machine,
-            attempts: job.after().attempts,
-            losses: job.losses,
-            cancel_requested: *cancel_requested,
-            now,
-            draw: self.draw,
-        });
+        // Whatever its policy: it may have ended, and others may have run, in the time that the hub's
+        // store has lost.
+        let forgotten = job.attempt().is_some_and(|a| a.epoch < self.epoch);
+        let next = if forgotten {
+            Next::Ask {
+                question: crate::damage::question_of_attempt(machine, job.after().attempts),
+            }
+        } else {
+            policy::next_after_lost_lease(&Situation {
+                spec: &job.spec,
+                machine,
+                attempts: job.after().attempts,
+                losses: job.losses,
+                cancel_requested: *cancel_requested,
+                now,
+                draw: self.draw,
+            })
+        };
         let change = Change::Lost {
             attempt: open.attempt,
             reason,
@@ -597,9 +626,7 @@ impl Keeper {
             append(job, now, Change::Restated {})
         } else {
             match &job.state {
-                JobState::Queued { .. }
-                    if job.attempts.is_empty() && job.spec.expires_at() <= now =>
-                {
+                JobState::Queued { .. } if job.attempts.is_empty() && kept.expires_at() <= now => {
                     append(job, now, Change::Expired {})
                 }
                 JobState::Queued { work_seq, .. } => {
@@ -686,7 +713,7 @@ impl Keeper {
         } else {
             match &job.state {
                 JobState::Queued { .. } if job.attempts.is_empty() => {
-                    Some(kept.check_at.min(job.spec.expires_at()))
+                    Some(kept.check_at.min(kept.expires_at()))
                 }
                 JobState::Queued { .. } => Some(kept.check_at),
                 JobState::Backoff { until } => Some(kept.backoff_due(*until)),

@@ -58,6 +58,15 @@ impl BootTime {
     }
 }
 
+/// The highest sequence of the journal that somebody has seen stored, and the epoch it was seen in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Mark {
+    /// The hub's epoch.
+    pub epoch: u64,
+    /// The sequence.
+    pub seq: u64,
+}
+
 /// Who holds a machine's lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "holder")]
@@ -82,6 +91,10 @@ pub enum LeaseRecord {
         /// An earlier attempt that is not here is nobody's, and the keeper gives it up.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         held: Vec<AttemptId>,
+        /// The highest that the holder has ever seen of the journal, also in earlier runs of it: a
+        /// hub that has less has lost its end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<Mark>,
     },
     /// The hub: the lease was over and its attempts may be taken over.
     Hub {
@@ -178,6 +191,7 @@ mod tests {
             released,
             term: None,
             held: Vec::new(),
+            seen: None,
         }
     }
 

@@ -225,6 +225,31 @@ pub enum Change {
     },
     /// The keeper says again what holds, over a record that does not count.
     Restated {},
+    /// The hub's store went back in time or lost records, and nobody knows what became of the job:
+    /// the operator decides, unless a machine reports an attempt at it.
+    Recovered {
+        /// The hub's epoch from now on.
+        epoch: u64,
+        /// What to decide, in words.
+        question: String,
+    },
+    /// A machine reports an attempt of an earlier epoch that it still answers for: claimed before
+    /// the hub's store went back in time, running on, or ended with an end that nobody knows yet.
+    Adopted {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Its number, from 1.
+        no: u32,
+        /// Its fencing token, as it was handed to the process.
+        token: u64,
+        /// The hub's epoch in which it is reported.
+        epoch: u64,
+        /// The term of the machine's lease under which it is reported.
+        lease: u64,
+        /// The job itself, where this is its first record.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spec: Option<Box<JobSpec>>,
+    },
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -246,13 +271,15 @@ impl Change {
             Self::Rejected { .. } => "job.rejected",
             Self::Resolved { .. } => "job.resolved",
             Self::Restated {} => "job.restated",
+            Self::Recovered { .. } => "job.recovered",
+            Self::Adopted { .. } => "job.adopted",
         }
     }
 
     /// Whether `kind` is one this binary can read.
     #[must_use]
     pub fn knows_kind(kind: &str) -> bool {
-        const KINDS: [&str; 10] = [
+        const KINDS: [&str; 12] = [
             "job.queued",
             "job.claimed",
             "job.ended",
@@ -263,6 +290,8 @@ impl Change {
             "job.rejected",
             "job.resolved",
             "job.restated",
+            "job.recovered",
+            "job.adopted",
         ];
         KINDS.contains(&kind)
     }
@@ -273,7 +302,8 @@ impl Change {
         match self {
             Self::Claimed { attempt, .. }
             | Self::Ended { attempt, .. }
-            | Self::Lost { attempt, .. } => Some(*attempt),
+            | Self::Lost { attempt, .. }
+            | Self::Adopted { attempt, .. } => Some(*attempt),
             _ => None,
         }
     }

@@ -56,6 +56,8 @@ pub struct Tip {
     pub about: Option<AttemptId>,
     /// Whether it ends that attempt.
     pub ends: bool,
+    /// The epoch of the recovery that it tells of, if it is the keeper's word about one.
+    pub recovered: Option<u64>,
     /// What holds after it.
     pub after: After,
     /// Whether the record could be read; if not, nothing above but `seq` and `writer` says anything.
@@ -71,12 +73,17 @@ impl Tip {
             Change::Queued { ticket, .. } if !matches!(writer, Writer::Machine(_)) => Some(*ticket),
             _ => None,
         };
+        let recovered = match &record.change {
+            Change::Recovered { epoch, .. } if writer == Writer::Keeper => Some(*epoch),
+            _ => None,
+        };
         Self {
             seq,
             writer,
             queued,
             about: record.change.attempt(),
             ends: matches!(record.change, Change::Ended { .. }),
+            recovered,
             after: record.after.clone(),
             readable: true,
         }
@@ -91,6 +98,7 @@ impl Tip {
             queued: None,
             about: None,
             ends: false,
+            recovered: None,
             after: After {
                 state: StateWord::NeedsHuman,
                 attempt: None,

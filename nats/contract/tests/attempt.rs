@@ -48,6 +48,7 @@ fn tip(seq: u64, by: &str, state: StateWord, n: Option<u8>) -> Tip {
         queued: None,
         about: None,
         ends: false,
+        recovered: None,
         after: After {
             state,
             attempt: n.map(attempt_id),

@@ -145,6 +145,7 @@ impl Bench {
             released,
             term,
             held: held.iter().map(|n| attempt_id(*n)).collect(),
+            seen: None,
         };
         self.keeper.lease(&record, seq, self.boot);
     }

@@ -21,19 +21,41 @@ pub(crate) async fn is_healthy(monitor: SocketAddr) -> bool {
     matches!(timeout(ASK_WITHIN, ask).await, Ok(Ok(200)))
 }
 
+/// What the server says is wrong with it: a stream that cannot be written to, say. None where it is
+/// well, and where it does not answer at all: then it is gone, which is noticed otherwise.
+pub(crate) async fn ailment(monitor: SocketAddr) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Health {
+        error: Option<String>,
+    }
+    let answer = timeout(ASK_WITHIN, ask(monitor, "/healthz"))
+        .await
+        .ok()?
+        .ok()?;
+    let text = String::from_utf8_lossy(&answer);
+    let (_, body) = text.split_once("\r\n\r\n")?;
+    serde_json::from_str::<Health>(body).ok()?.error
+}
+
 /// The status of a GET.
 async fn get(monitor: SocketAddr, path: &str) -> io::Result<u16> {
-    let mut stream = TcpStream::connect(monitor).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {monitor}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+    let answer = ask(monitor, path).await?;
     let line = answer.split(|b| *b == b'\r').next().unwrap_or_default();
     std::str::from_utf8(line)
         .ok()
         .and_then(|line| line.split(' ').nth(1))
         .and_then(|code| code.parse().ok())
         .ok_or_else(|| io::Error::other("no HTTP status"))
+}
+
+/// The whole answer to a GET.
+async fn ask(monitor: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(monitor).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {monitor}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+    Ok(answer)
 }
 
 /// Waits until the server is healthy. It has no event for that, so it is asked again after pauses

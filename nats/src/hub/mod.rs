@@ -21,8 +21,8 @@ pub use identity::{Identity, IdentityError, issue_credentials};
 pub use install::{InstallError, Installed, Progress, install_server};
 pub use peers::{PeerEvent, PeerEventKind};
 pub use permission::Permission;
-pub use record::{HubRecord, RecordError, StreamRecord};
-pub use server::{Hub, HubError, HubOptions, running_hub};
+pub use record::{HubRecord, RecordError, Recovering, StreamRecord};
+pub use server::{Hub, HubError, HubHandle, HubOptions, running_hub};
 pub use supervise::HubEvent;
 
 /// The nats-server that [`install_server`] installs.

@@ -111,6 +111,7 @@ fn worker() -> Template {
         "$JS.API.DIRECT.GET.LANE".into(),
         "$JS.API.DIRECT.GET.LANE.fleet.lane.*".into(),
         format!("$JS.API.DIRECT.GET.LANE.fleet.want.{m}"),
+        "$JS.API.DIRECT.GET.LANE.fleet.want.hub".into(),
     ];
     for priority in ["h", "n", "l"] {
         publish.push(format!("$JS.API.CONSUMER.MSG.NEXT.PIN.m-{m}-{priority}"));
@@ -122,6 +123,7 @@ fn worker() -> Template {
         "fleet.cmd.all.>".into(),
         "fleet.lane.>".into(),
         format!("fleet.want.{m}"),
+        "fleet.want.hub".into(),
     ];
     Template {
         publish,

@@ -9,6 +9,7 @@ use fleet_contract::time::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{private_dir, write_durably};
+use crate::guard::Recovered;
 use crate::home::Home;
 
 /// Why the record could not be read or written.
@@ -42,7 +43,8 @@ pub struct HubRecord {
     pub version: u32,
     /// When this hub was started first.
     pub created_at: Time,
-    /// Reserved to count recoveries of the store: always 0 until they are built (tickets say 0, too).
+    /// The epoch of the journal: another, greater one after each time that it went back. The upper
+    /// part of every fencing token, so that none is given out twice.
     pub epoch: u64,
     /// The server's name.
     pub name: String,
@@ -54,15 +56,33 @@ pub struct HubRecord {
     /// not follow a disk that others fill. (The server still loads streams that have
     /// reserved more.)
     pub max_file_store: u64,
-    /// Reserved for what was stored, by stream, to notice a damaged store: nobody fills it yet.
+    /// What was stored, by stream, to notice a damaged store. Empty before the first start is over.
     #[serde(default)]
     pub streams: BTreeMap<String, StreamRecord>,
+    /// A recovery that was begun and is not known to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovering: Option<Recovering>,
+    /// The last recovery that is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Recovered>,
+    /// The store was put back from a backup of this time and has not been recovered yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Time>,
     /// Fields of a newer fleet, kept as they are.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
-/// What the hub will remember of one stream, to notice a damaged store.
+/// A recovery under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovering {
+    /// What the store is as of, in words.
+    pub since: String,
+    /// What was wrong, by stream.
+    pub damage: BTreeMap<String, String>,
+}
+
+/// What the hub remembers of one stream, to notice a damaged store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamRecord {
     /// The server's creation time of the stream, verbatim.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fleet_contract::time::Time;
 use rustix::process::Signal;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::config::{Settings, default_file_store, render};
@@ -152,7 +152,8 @@ pub struct Hub {
     listen: SocketAddr,
     monitor: SocketAddr,
     operator: Credentials,
-    record: Mutex<HubRecord>,
+    record: Arc<Mutex<HubRecord>>,
+    control: mpsc::Sender<String>,
     pid: Arc<AtomicU32>,
     events: broadcast::Sender<HubEvent>,
     stop: Option<oneshot::Sender<()>>,
@@ -291,8 +292,66 @@ impl Hub {
             .clone()
     }
 
-    /// Changes the record and writes it durably. On an error nothing has changed. Nothing in fleet
-    /// changes a running hub's record yet.
+    /// Changes the record and writes it durably. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// [`RecordError::File`].
+    pub fn update_record(&self, change: impl FnOnce(&mut HubRecord)) -> Result<(), RecordError> {
+        self.handle().update_record(change)
+    }
+
+    /// What those that watch over the hub need of it.
+    #[must_use]
+    pub fn handle(&self) -> HubHandle {
+        HubHandle {
+            home: self.home.clone(),
+            monitor: self.monitor,
+            record: self.record.clone(),
+            events: self.events.clone(),
+            control: self.control.clone(),
+        }
+    }
+
+    /// What the operator should know about the way this hub was started.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        if self.listen.ip().is_loopback() {
+            return Vec::new();
+        }
+        vec![format!(
+            "listening on {} without TLS: jobs, logs and commands travel readable; use a network you trust, or a VPN",
+            self.listen
+        )]
+    }
+}
+
+/// A hub as those see it that watch over it.
+#[derive(Debug, Clone)]
+pub struct HubHandle {
+    home: Home,
+    monitor: SocketAddr,
+    record: Arc<Mutex<HubRecord>>,
+    events: broadcast::Sender<HubEvent>,
+    control: mpsc::Sender<String>,
+}
+
+impl HubHandle {
+    /// The home it was started in.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// What the hub knows about itself.
+    #[must_use]
+    pub fn record(&self) -> HubRecord {
+        self.record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// As [`Hub::update_record`].
     ///
     /// # Errors
     /// [`RecordError::File`].
@@ -307,16 +366,33 @@ impl Hub {
         Ok(())
     }
 
-    /// What the operator should know about the way this hub was started.
+    /// What happens to the server from now on.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        if self.listen.ip().is_loopback() {
-            return Vec::new();
-        }
-        vec![format!(
-            "listening on {} without TLS: jobs, logs and commands travel readable; use a network you trust, or a VPN",
-            self.listen
-        )]
+    pub fn events(&self) -> broadcast::Receiver<HubEvent> {
+        self.events.subscribe()
+    }
+
+    /// Has the server ended in order and started again. One wish at a time: a second one is dropped.
+    pub fn restart_server(&self, reason: &str) {
+        // Full: a restart is on its way. Closed: the hub stops.
+        let _ = self.control.try_send(reason.to_owned());
+    }
+
+    /// What the server says is wrong with it, if it is.
+    pub async fn ailment(&self) -> Option<String> {
+        super::health::ailment(self.monitor).await
+    }
+
+    /// Bytes free for the store, of how many.
+    #[must_use]
+    pub fn free_space(&self) -> (u64, u64) {
+        rustix::fs::statvfs(&self.home.hub_dir()).map_or((u64::MAX, u64::MAX), |fs| {
+            let size = fs.f_frsize;
+            (
+                fs.f_bavail.saturating_mul(size),
+                fs.f_blocks.saturating_mul(size),
+            )
+        })
     }
 }
 
@@ -358,11 +434,13 @@ impl Started {
         let pid = Arc::new(AtomicU32::new(self.server.pid));
         let (events, _) = broadcast::channel(EVENTS);
         let (stop, stopped) = oneshot::channel();
+        let (control, restarts) = mpsc::channel(1);
         let supervisor = tokio::spawn(supervise(
             self.launch,
             self.server,
             pid.clone(),
             events.clone(),
+            restarts,
             stopped,
         ));
         Hub {
@@ -371,7 +449,8 @@ impl Started {
             listen: self.listen,
             monitor: self.monitor,
             operator: self.operator,
-            record: Mutex::new(self.record),
+            record: Arc::new(Mutex::new(self.record)),
+            control,
             pid,
             events,
             stop: Some(stop),
@@ -542,6 +621,9 @@ fn updated_record(
                 used_bytes(&home.jetstream_dir()),
             ),
             streams: std::collections::BTreeMap::new(),
+            recovering: None,
+            recovered: None,
+            restored: None,
             other: std::collections::BTreeMap::new(),
         },
     };

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::health::until_healthy;
@@ -225,14 +225,20 @@ pub(crate) async fn supervise(
     mut server: Server,
     current: Arc<AtomicU32>,
     events: broadcast::Sender<HubEvent>,
+    mut restarts: mpsc::Receiver<String>,
     mut stop: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let mut backoff = Backoff::default();
     loop {
         let started = Instant::now();
         let pid = server.pid;
+        let mut asked = None;
         let ended = tokio::select! {
-            ended = server.child.wait() => ended,
+            ended = server.child.wait() => Some(ended),
+            Some(reason) = restarts.recv() => {
+                asked = Some(reason);
+                None
+            }
             _ = &mut stop => {
                 server.end().await?;
                 current.store(0, Ordering::Release);
@@ -242,14 +248,23 @@ pub(crate) async fn supervise(
         };
         current.store(0, Ordering::Release);
         let died = Instant::now();
-        drop(server);
+        match ended {
+            Some(_) => drop(server),
+            None => server.end().await?,
+        }
         if died.duration_since(started) > STEADY_AFTER {
             backoff = Backoff::default();
         }
-        let mut pause = backoff.next(clock::random_u32());
+        let mut pause = match ended {
+            Some(_) => backoff.next(clock::random_u32()),
+            None => Duration::ZERO,
+        };
         let _ = events.send(HubEvent::ServerExited {
             pid,
-            reason: launch.epitaph(ended),
+            reason: match ended {
+                Some(ended) => launch.epitaph(ended),
+                None => asked.unwrap_or_default(),
+            },
             restart_in: pause,
         });
         server = loop {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fleet_contract::damage;
 use fleet_contract::ids::{JobId, MachineId, Writer};
 use fleet_contract::keeper::Act;
 use fleet_contract::lease::LeaseRecord;
@@ -35,6 +36,8 @@ pub(super) enum Outcome {
     Lost(MachineId, String, String),
     /// How full the journal is.
     Holds(Usage),
+    /// This record of the job is lost.
+    Hole(JobId, u64),
 }
 
 /// Which errand it is: it is not begun twice.
@@ -202,6 +205,37 @@ async fn purge(bus: &Bus, job: JobId, up_to: u64) -> Result<Outcome, BusError> {
             Err(error) if tries >= PURGE_TRIES => return Err(error),
             Err(_) => tokio::time::sleep(clock::jittered(AGAIN.0)).await,
         }
+    }
+}
+
+/// Looks whether the record that another one names as the job's previous is there. Where it is not,
+/// the job is put to the operator: nobody knows what it said.
+pub(super) async fn look_for_hole(bus: Bus, job: JobId, lost: u64) -> Outcome {
+    for _ in 0..PURGE_TRIES {
+        match bus.at(stream::JOB, lost).await {
+            Ok(Some(_)) => return Outcome::Nothing,
+            Ok(None) => match over_hole(&bus, job, lost).await {
+                Ok(()) => return Outcome::Hole(job, lost),
+                Err(error) => tracing::debug!(%error, %job, "a hole was not said over yet"),
+            },
+            Err(error) => tracing::debug!(%error, %job, "cannot look for a lost record yet"),
+        }
+        tokio::time::sleep(clock::jittered(AGAIN.0 / 10)).await;
+    }
+    Outcome::Nothing
+}
+
+async fn over_hole(bus: &Bus, id: JobId, lost: u64) -> Result<(), BusError> {
+    let Some(job) = bus.job(id).await? else {
+        return Ok(());
+    };
+    let now = clock::now();
+    match damage::over_a_hole(&job, lost, bus.epoch(), now) {
+        Some(record) => bus
+            .append(id, &Writer::Keeper, now, &record)
+            .await
+            .map(drop),
+        None => Ok(()),
     }
 }
 

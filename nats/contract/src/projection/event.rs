@@ -165,6 +165,8 @@ fn describe(change: &Change) -> String {
             None => format!("as {to} by {by}"),
         },
         Change::Restated {} => "what holds, over a record that does not count".to_owned(),
+        Change::Recovered { question, .. } => question.clone(),
+        Change::Adopted { no, .. } => format!("attempt {no} is still there"),
     }
 }
 

@@ -314,6 +314,7 @@ impl World {
             released: false,
             term,
             held,
+            seen: None,
         }
     }
 

@@ -1,0 +1,104 @@
+//! What the hub says of itself on the bus: its epoch, for which very server process it vouches, and
+//! what is wrong with it. Agents claim nothing at a server that nobody vouches for.
+
+use std::collections::BTreeMap;
+
+use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES};
+use fleet_contract::time::Time;
+use serde::{Deserialize, Serialize};
+
+use crate::bus::{Bus, BusError, Store};
+use crate::clock;
+use crate::subject::{self, stream};
+
+/// The kind of the word's envelope.
+const KIND: &str = "hub";
+
+/// The hub about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HubWord {
+    /// The hub's epoch: another one after each time that the journal went back.
+    pub epoch: u64,
+    /// The server process whose store the hub has looked at and found to be of this epoch.
+    pub server: String,
+    /// The last recovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Recovered>,
+    /// What is wrong now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<Trouble>,
+}
+
+/// A recovery that is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// When it was done.
+    pub at: Time,
+    /// The epoch that it began.
+    pub epoch: u64,
+    /// What the store was as of, in words.
+    pub since: String,
+    /// What was wrong, by stream.
+    pub damage: BTreeMap<String, String>,
+    /// Jobs that were put to the operator.
+    pub asked: u64,
+    /// Jobs that were running and are left to their machines' reports.
+    pub running: u64,
+    /// Tickets without a journal whose jobs were put to the operator.
+    pub tickets: u64,
+}
+
+/// Something that is wrong with the hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What kind of trouble: the kind of its event.
+    pub kind: String,
+    /// In words, with what to do.
+    pub text: String,
+    /// Since when.
+    pub since: Time,
+}
+
+impl Bus {
+    /// What the hub says of itself; none where it never has.
+    ///
+    /// # Errors
+    /// As [`Bus::last`].
+    pub async fn hub_word(&self) -> Result<Option<HubWord>, BusError> {
+        let Some(message) = self.last(stream::LANE, subject::HUB_WORD).await? else {
+            return Ok(None);
+        };
+        let (_, word): (Header, HubWord) =
+            envelope::decode(&message.honest()?.payload, KIND, MESSAGE_MAX_BYTES)?;
+        self.note_epoch(word.epoch);
+        Ok(Some(word))
+    }
+
+    /// The epoch of the server that this connection leads to, once its hub vouches for it.
+    ///
+    /// # Errors
+    /// As [`Bus::last`].
+    pub async fn vouched_epoch(&self) -> Result<Option<u64>, BusError> {
+        let before = self.server_id();
+        let word = self.hub_word().await?;
+        let same = before == self.server_id();
+        Ok(word
+            .filter(|word| same && word.server == before)
+            .map(|word| word.epoch))
+    }
+
+    /// The server process that this connection leads to.
+    #[must_use]
+    pub fn server_id(&self) -> String {
+        self.client().server_info().server_id
+    }
+
+    pub(super) async fn say_word(&self, word: &HubWord) -> Result<(), BusError> {
+        let header = Header::new(clock::message_id(), clock::now(), KIND);
+        let payload = envelope::encode(&header, word, MESSAGE_MAX_BYTES)?;
+        self.store(subject::HUB_WORD, payload.into(), &Store::default())
+            .await?;
+        self.note_epoch(word.epoch);
+        Ok(())
+    }
+}
