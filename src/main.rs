@@ -219,6 +219,8 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
             Verb::Up(args) => cmd::up::run(args, cx).await,
             Verb::Hub(Hub::Run { tether, .. }) => cmd::hub::run(*tether, cx).await,
             Verb::Hub(Hub::Status) => cmd::hub::status(cx).await,
+            Verb::Hub(Hub::Backup { dir }) => cmd::backup::backup(dir, cx).await,
+            Verb::Hub(Hub::Restore { dir, yes }) => cmd::backup::restore(dir, *yes, cx).await,
             Verb::Agent(Agent::Run { tether, .. }) => cmd::agent::run(*tether, cx).await,
             Verb::Run(args) => cmd::run::run(args, cx).await,
             Verb::Dispatch(args) => cmd::dispatch::run(args, cx).await,

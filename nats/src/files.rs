@@ -43,6 +43,15 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<
     result
 }
 
+/// Makes a file that nobody else can read (0600), which must not be there yet.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+}
+
 /// A name no other writer uses: this process and a random number.
 pub(crate) fn unique() -> String {
     format!("{}-{:016x}", std::process::id(), crate::clock::random_u64())

@@ -6,9 +6,11 @@
 //! [`registry`] and [`probe`] (machines and leases), [`flow`] (other events), [`recording`] (all of
 //! it in a file). [`operate`] is what a
 //! person does to jobs, [`keeper`] what the hub does when nobody else would, [`hub`] the nats-server
-//! itself, [`guard`] watches over what it stores, [`connect`] is the way to it.
+//! itself, [`guard`] watches over what it stores, [`backup`]
+//! copies it, [`connect`] is the way to it.
 
 pub mod assemble;
+pub mod backup;
 pub mod bus;
 pub mod clock;
 pub mod connect;

@@ -246,6 +246,26 @@ pub(crate) enum Hub {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Copy streams, keys and configuration into a new folder, whether the hub runs or not
+    #[command(after_help = "Example:\n  fleet hub backup /mnt/backup/fleet-monday")]
+    Backup {
+        /// A folder that is not there yet; nobody else will be able to read it
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Make this FLEET_HOME the hub that a backup is of
+    #[command(
+        after_help = "Example, beside a damaged one:\n  mv ~/.local/share/fleet/hub ~/fleet-hub-damaged\n  \
+        fleet hub restore /mnt/backup/fleet-monday\n  fleet hub run"
+    )]
+    Restore {
+        /// The folder that `fleet hub backup` wrote
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// `fleet agent`

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use fleet_contract::ids::MachineId;
 use fleet_nats::bus::Usage;
+use fleet_nats::guard::{Recovered, Trouble};
 use fleet_nats::hub::{HubRecord, IdentityError, Permission, issue_credentials};
 use fleet_nats::subject::stream;
 use serde::Serialize;
@@ -32,8 +33,8 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
         }
         service = starting => service?,
     };
-    for note in service.notes.iter().chain(&service.hub().warnings()) {
-        cx.output.note(note);
+    for warning in service.hub().warnings() {
+        cx.output.note(&warning);
     }
     let ready = serde_json::json!({
         "event": "ready",
@@ -60,9 +61,13 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
 struct Status {
     hub: String,
     state: &'static str,
-    /// Only where the hub is this machine's.
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<u64>,
+    /// The last recovery of its store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<Recovered>,
+    /// What is wrong now.
+    troubles: Vec<Trouble>,
     streams: Vec<StreamStatus>,
 }
 
@@ -95,12 +100,23 @@ impl Answer for Status {
                 Cell::new(words::bytes(s.max_bytes)),
             ]);
         }
-        format!(
-            "hub {} at {}\n{}",
-            self.state,
-            self.hub,
-            table.render(look.width, look.color)
-        )
+        let mut text = format!("hub {} at {}", self.state, self.hub);
+        if let Some(epoch) = self.epoch.filter(|epoch| *epoch != 0) {
+            text.push_str(&format!(", epoch {epoch}"));
+        }
+        text.push('\n');
+        text.push_str(&table.render(look.width, look.color));
+        for trouble in &self.troubles {
+            text.push_str(&format!(
+                "{} ({})\n",
+                trouble.text,
+                look.time(trouble.since)
+            ));
+        }
+        if let Some(recovered) = &self.recovered {
+            text.push_str(&told_of(recovered, look));
+        }
+        text
     }
 }
 
@@ -114,6 +130,21 @@ const STREAMS: [&str; 8] = [
     stream::LOG,
     stream::LEASE,
 ];
+
+/// A recovery in words.
+fn told_of(recovered: &Recovered, look: &Look) -> String {
+    let mut text = format!(
+        "recovered from {} ({}): {} jobs were put to you, {} left to what their machines reported\n",
+        recovered.since,
+        look.time(recovered.at),
+        recovered.asked,
+        recovered.running
+    );
+    for (stream, damage) in &recovered.damage {
+        text.push_str(&format!("  stream {stream} {damage}\n"));
+    }
+    text
+}
 
 /// Says how the hub is.
 pub(crate) async fn status(cx: &mut Context) -> Outcome {
@@ -136,12 +167,18 @@ pub(crate) async fn status(cx: &mut Context) -> Outcome {
             last_seq,
         });
     }
+    let word = bus.hub_word().await?;
     let local = record.as_ref().map(|r| format!("nats://{}", r.listen));
     let hub = cx.settings.hub().map(str::to_owned).or(local);
     cx.show(&Status {
         hub: hub.unwrap_or_else(|| "where the credentials say".to_owned()),
         state: "up",
-        epoch: record.map(|r| r.epoch),
+        epoch: word
+            .as_ref()
+            .map(|word| word.epoch)
+            .or(record.map(|r| r.epoch)),
+        recovered: word.as_ref().and_then(|word| word.recovered.clone()),
+        troubles: word.map(|word| word.troubles).unwrap_or_default(),
         streams,
     })?;
     Ok(0)

@@ -1,6 +1,7 @@
 //! One file for each verb.
 
 pub(crate) mod agent;
+pub(crate) mod backup;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod config;

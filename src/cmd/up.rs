@@ -124,7 +124,9 @@ async fn start(
         () = stops.next() => return Err(given_up()),
         hub = starting => hub?,
     };
-    for warning in hub.notes.iter().cloned().chain(hub.hub().warnings()) {
+    // In the foreground they are on standard error already.
+    let notes = hub.notes.iter().filter(|_| args.background).cloned();
+    for warning in notes.chain(hub.hub().warnings()) {
         tell(&warning);
     }
     running.hub = hub.hub().url();

@@ -97,6 +97,9 @@ impl HubService {
         let bus = Bus::new(&link);
         let mut guard = Guard::new(bus.clone(), hub.handle());
         let notes = guard.admit().await.map_err(not_admitted)?;
+        for note in &notes {
+            tracing::error!("{note}");
+        }
         let system = hub.system_credentials().map_err(internal)?;
         let system = connect_for_ever(&ConnectOptions::new("fleet hub", system))
             .await
@@ -220,7 +223,7 @@ async fn tell_restarts(bus: Bus, boot: String, mut events: broadcast::Receiver<H
 
 /// The server to run: found, or installed where nobody named one. Both block, on a thread of their
 /// own, so that a wish to stop is heard.
-async fn server(
+pub(crate) async fn server(
     settings: &Settings,
     environment: &Environment,
     tell: Tell<'_>,

@@ -11,6 +11,7 @@ mod agents;
 mod bad_input;
 mod bytes;
 mod console;
+mod damage;
 mod dispatch;
 mod endings;
 mod faults;

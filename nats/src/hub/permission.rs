@@ -169,6 +169,8 @@ fn operator() -> Template {
             "$JS.API.>".into(),
             "$JS.ACK.>".into(),
             "$JS.FC.>".into(),
+            // The pieces of a backup, and of what is put back.
+            "$JS.SNAPSHOT.>".into(),
         ],
         subscribe: vec![
             format!("{}.>", Permission::Operator.inbox_prefix(NAME)),

@@ -59,6 +59,8 @@ pub struct HubOptions {
     /// The server is killed when this process ends, however it ends. For tests: the server of a
     /// real hub goes on serving until the next start takes its place.
     pub tethered: bool,
+    /// For its own process only: where it listens is not written down for anybody.
+    pub private: bool,
 }
 
 impl HubOptions {
@@ -74,6 +76,7 @@ impl HubOptions {
             max_file_store: None,
             healthy_within: Duration::from_secs(120),
             tethered: false,
+            private: false,
         }
     }
 }
@@ -576,8 +579,11 @@ async fn launch(options: &HubOptions, prepared: &Prepared) -> Result<Started, Hu
         let keeper = prepared.identity.keeper(now, vec![url(listen)])?;
         let link = connect::connect(&ConnectOptions::new("fleet hub", keeper)).await?;
         drop(link);
-        record.save(home)?;
         let hubs = vec![url(listen)];
+        if options.private {
+            return Ok(prepared.identity.keeper(now, hubs)?);
+        }
+        record.save(home)?;
         let operator = prepared
             .identity
             .write_operator_credentials(home, now, hubs)?;
@@ -627,9 +633,11 @@ fn updated_record(
             other: std::collections::BTreeMap::new(),
         },
     };
-    record.name.clone_from(&options.name);
-    record.listen = listen.to_string();
-    record.monitor = monitor.to_string();
+    if !options.private {
+        record.name.clone_from(&options.name);
+        record.listen = listen.to_string();
+        record.monitor = monitor.to_string();
+    }
     if let Some(bytes) = options.max_file_store {
         record.max_file_store = bytes;
     }

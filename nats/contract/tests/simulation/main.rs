@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 use world::{Mutant, World};
 
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 5000;
 
 /// Everything that has to happen at least once over all seeds, or the simulation looks away.
 const EXPECTED: &[&str] = &[
