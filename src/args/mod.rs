@@ -246,7 +246,7 @@ pub(crate) enum Hub {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Copy streams, keys and configuration into a new folder, whether the hub runs or not
+    /// Copy streams, keys and configuration into a new folder
     #[command(after_help = "Example:\n  fleet hub backup /mnt/backup/fleet-monday")]
     Backup {
         /// A folder that is not there yet; nobody else will be able to read it
