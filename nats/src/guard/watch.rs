@@ -295,14 +295,3 @@ impl Guard {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_disk_is_low_before_it_is_full() {
-        assert!(DISK_LOW > 0 && DISK_PART > 1);
-        assert!(LOOK_EVERY < RESTART_PAUSE);
-    }
-}

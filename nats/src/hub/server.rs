@@ -389,7 +389,7 @@ impl HubHandle {
     /// Bytes free for the store, of how many.
     #[must_use]
     pub fn free_space(&self) -> (u64, u64) {
-        rustix::fs::statvfs(&self.home.hub_dir()).map_or((u64::MAX, u64::MAX), |fs| {
+        rustix::fs::statvfs(self.home.hub_dir()).map_or((u64::MAX, u64::MAX), |fs| {
             let size = fs.f_frsize;
             (
                 fs.f_bavail.saturating_mul(size),
