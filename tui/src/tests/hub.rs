@@ -212,3 +212,60 @@ fn the_screen_of_the_bus_looks_as_it_did() {
         on_bus(Situation::Live, ASCII, troubled),
     );
 }
+
+/// A console on a real hub that answers, and a machine that tells what it counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_real_hub_and_its_machines_tell_is_seen() {
+    use fleet_nats::bus::Bus;
+    use fleet_nats::connect::{ConnectOptions, connect};
+    use fleet_nats::hub::Permission::{Viewer, Worker};
+    use fleet_nats::hub_stats::{AboutHub, answer};
+    use fleet_nats::testing::TestHub;
+
+    let hub = TestHub::start().await;
+    let operator = hub.operator().await;
+    let bus = Bus::new(&operator);
+    fleet_nats::keeper::prepare(&bus, 1 << 30).await.unwrap();
+    let system = ConnectOptions {
+        check_api: false,
+        fail_within: Duration::from_secs(20),
+        ..ConnectOptions::new("system", hub.system_credentials().unwrap())
+    };
+    let system = connect(&system).await.unwrap();
+    let about = AboutHub {
+        host: "anvil".to_owned(),
+        address: hub.listen().to_string(),
+        version: "0.1.0".to_owned(),
+        started_at: fleet_nats::clock::now(),
+        store: hub.home().hub_dir(),
+    };
+    let answers = answer(about, bus, system.client().clone(), Default::default());
+    let answers = tokio::spawn(answers);
+    let worker = hub.connect("forge", Worker).await.unwrap();
+    let forge: fleet_contract::ids::MachineId = "forge".parse().unwrap();
+    let way = ConnectOptions::new("test console", hub.credentials("vera", Viewer));
+    let mut source = crate::source::Source::open(&way).await.unwrap();
+    let mut model = blank(MONO);
+    let worker = Bus::new(&worker);
+    let stat = fleet_contract::stat::Stat {
+        interval_ms: 1000,
+        tickets: 2,
+        ..Default::default()
+    };
+    let seen = async {
+        let now = fleet_nats::clock::now;
+        while model.fleet.traffic(&forge, now()).is_none() || model.bus.hub().is_none() {
+            // What is told before the console listens is gone.
+            worker.tell_stat(&forge, &stat).await.unwrap();
+            let msg = source.msgs.recv().await.unwrap();
+            update(&mut model, now(), msg);
+        }
+    };
+    let all = tokio::time::timeout(Duration::from_secs(60), seen).await;
+    assert!(all.is_ok(), "{}", shown(&model, 120, 36));
+    let traffic = model.fleet.traffic(&forge, fleet_nats::clock::now());
+    assert!(traffic.is_some_and(|t| (t.jobs_in_per_s - 2.0).abs() < 0.01));
+    let (_, stats) = model.bus.hub().unwrap();
+    assert_eq!((stats.host.as_str(), stats.streams.len()), ("anvil", 8));
+    answers.abort();
+}

@@ -112,7 +112,8 @@ impl Event {
 }
 
 fn cut(text: &str) -> String {
-    text.chars().take(TEXT_MAX_CHARS).collect()
+    let end = text.char_indices().nth(TEXT_MAX_CHARS);
+    text[..end.map_or(text.len(), |(at, _)| at)].to_owned()
 }
 
 fn describe(change: &Change) -> String {

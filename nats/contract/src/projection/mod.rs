@@ -52,7 +52,7 @@ pub const COMMAND_MAX_BYTES: usize = 4096;
 pub struct Limits {
     /// Ended jobs; those that ended first go first. Jobs that have not ended are all kept.
     pub ended_jobs: usize,
-    /// Events; the oldest go first.
+    /// Events; the oldest go first. One takes a quarter of a kilobyte.
     pub events: usize,
 }
 
@@ -60,7 +60,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             ended_jobs: 20_000,
-            events: 20_000,
+            events: 50_000,
         }
     }
 }
@@ -402,18 +402,17 @@ impl Fleet {
             (kind::MACHINE_DEGRADED, _) => self.history.count(stored, |m| m.machines_degraded += 1),
             _ => {}
         }
-        let mut told = Event::of_flow(event);
-        if let Some(machine) = &mut told.machine
+        self.remember(EventKey::flow(stored, event.seq), Event::of_flow(event));
+        true
+    }
+
+    fn remember(&mut self, key: EventKey, mut event: Event) {
+        if let Some(machine) = &mut event.machine
             && let Some((known, _)) = self.machines.all().get_key_value(machine)
         {
             // One name in memory for all that is said of a machine.
             machine.clone_from(known);
         }
-        self.remember(EventKey::flow(stored, event.seq), told);
-        true
-    }
-
-    fn remember(&mut self, key: EventKey, event: Event) {
         self.counters.events += 1;
         self.history.count(key.stored, |minute| minute.events += 1);
         self.events.insert(key, event);

@@ -103,8 +103,9 @@ fn stream_row(sheet: &Sheet<'_>, stream: &StreamStats, cells: usize) -> (u8, Vec
     let percent = format!("{:.0} %", (fill * 100.0).floor());
     let filled = format!("{} of {}", bytes(stream.bytes), bytes(stream.max_bytes));
     let to = sheet.look().range();
+    // An empty stream has a first sequence after its last.
     let sequences = match stream.last_seq {
-        0 => String::new(),
+        _ if stream.messages == 0 => String::new(),
         last => format!(
             "{}{to}{}",
             text::thousands(stream.first_seq),
