@@ -113,10 +113,7 @@ fn problems(model: &Model) -> Vec<Part> {
     let look = model.look;
     let fleet = &model.fleet;
     let at = model.as_of();
-    let machines = |state| {
-        let all = fleet.machines().values();
-        all.filter(|m| m.state(at) == state).count()
-    };
+    let machines = |state| fleet.count_machines(state, at);
     let job = |word| look.job(word).0;
     let machine = |state| look.machine(state).0;
     let counts = [

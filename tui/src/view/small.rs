@@ -17,10 +17,7 @@ use crate::widget;
 pub(crate) fn counts(model: &Model) -> String {
     let fleet = &model.fleet;
     let at = model.as_of();
-    let machines = |state| {
-        let all = fleet.machines().values();
-        all.filter(|m| m.state(at) == state).count()
-    };
+    let machines = |state| fleet.count_machines(state, at);
     let counts = [
         (
             "lost",
