@@ -155,7 +155,11 @@ fn every_example_of_a_field_is_understood() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn no_text_panics_and_more_terms_never_let_more_through(

@@ -335,6 +335,7 @@ fn a_screen_that_stands_still_keeps_everything_and_says_since_when() {
     assert_eq!(before, after);
     typed(&mut model, "p");
     assert!(titles(&model).contains(&"late".to_owned()));
+    assert_eq!(titles(&model).len(), 13);
     assert!(!shown(&model).contains("PAUSED"));
 }
 
@@ -463,6 +464,25 @@ fn a_click_hits_what_is_under_it_at_every_size() {
             assert_eq!(model.event, Some(*key), "{size:?}");
         }
     }
+}
+
+#[test]
+fn a_click_into_a_pane_without_the_focus_does_not_move_its_rows() {
+    let mut model = live();
+    // Far down among the events, then away from them.
+    press(&mut model, KeyCode::Tab);
+    assert_eq!(model.pane, Pane::Events);
+    typed(&mut model, "jjjjjjjjjjjjjjjjjjjj");
+    press(&mut model, KeyCode::BackTab);
+    let at = find(&model, "Events ·");
+    let at = (at.0 + 3, at.1 + 4);
+    let Hit::Row(Pane::Events, row, _) = hit(&model, at.0, at.1) else {
+        panic!("no event is there\n{}", shown(&model));
+    };
+    click(&mut model, at);
+    let key = model.events_shown().nth(row).map(|row| row.key);
+    assert_eq!(model.event, key);
+    assert!(matches!(hit(&model, at.0, at.1), Hit::Row(_, now, _) if now == row));
 }
 
 #[test]
