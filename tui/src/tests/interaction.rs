@@ -508,6 +508,14 @@ fn tabs_panes_and_the_wheel_know_the_mouse_and_a_double_click_opens() {
     assert_eq!(model.pane, Pane::Dispatches);
     let third = model.jobs_shown().nth(3).map(|job| job.id);
     assert_eq!(model.selected_job(), third);
+    // In the drawing a click only gives the focus: its machines are no rows of a list.
+    let at = find(&model, "Topology ·");
+    let before = model.selected_machine();
+    click(&mut model, (at.0, at.1 + 3));
+    assert_eq!(
+        (model.pane, model.selected_machine()),
+        (Pane::Machines, before)
+    );
     // Two clicks that are slow are two clicks.
     let at = find(&model, "lint-all");
     click(&mut model, at);

@@ -91,6 +91,8 @@ fn row_at(model: &Model, pane: Pane, area: Rect, at: Position) -> Option<(usize,
             dispatches::window(model, focused, height).0,
             model.jobs_count(),
         ),
+        // There it is a drawing, not a list.
+        Pane::Machines if model.screen == Screen::Fleet => return None,
         Pane::Machines => (
             machines::window(model, focused, height).0,
             model.machines_count(),
