@@ -3,6 +3,7 @@
 
 pub(crate) mod hub;
 mod many;
+pub mod measure;
 
 use std::collections::BTreeMap;
 use std::path::Path;
