@@ -47,6 +47,7 @@ pub(crate) fn console(url: String, credentials: &str) -> Fallible<()> {
     let options = Options {
         connect,
         name: "bench".to_owned(),
+        keys: Default::default(),
         style,
     };
     let runtime = tokio::runtime::Runtime::new()?;
