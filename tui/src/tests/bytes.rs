@@ -278,3 +278,56 @@ fn one_key_costs_a_few_hundred_bytes_and_a_second_a_few_dozen() {
     let bytes = terminal.frame(&model).len();
     assert!(bytes > 0 && bytes <= 512, "{bytes} for a second");
 }
+
+#[test]
+fn what_moves_by_itself_costs_at_most_a_kilobyte_a_frame() {
+    for machines in [3, 8, 30, 300] {
+        let mut many = demo::Many::new(machines, 5);
+        let mut model = blank(COLOUR);
+        let mut terminal = Terminal::new((120, 36));
+        update(&mut model, now(), link(true));
+        update(&mut model, now(), Msg::Resize(120, 36));
+        let facts = |facts| Msg::Facts {
+            reader: Reader::Journal,
+            facts,
+            left: 0,
+        };
+        update(&mut model, now(), facts(many.history(now())));
+        for reader in READERS {
+            update(&mut model, now(), Msg::CaughtUp(reader));
+        }
+        let mut moved = 0;
+        for second in 1..6 {
+            update(&mut model, later(second), facts(many.second(later(second))));
+            terminal.frame(&model);
+            // Only what moves changes within a second.
+            for step in 1..5 {
+                let at = later(second).plus(Duration::from_millis(step * 200));
+                update(&mut model, at, Msg::Tick);
+                let bytes = terminal.frame(&model).len();
+                // In the same frame an age may begin its next second.
+                assert!(bytes <= 2048, "{bytes} bytes with {machines} machines");
+                moved += bytes;
+            }
+        }
+        let mean = moved / 20;
+        assert!(
+            mean <= 1024,
+            "{mean} bytes a frame with {machines} machines"
+        );
+        assert!(moved > 0 || machines > 8, "nothing moved with {machines}");
+    }
+}
+
+#[test]
+fn a_second_in_which_nothing_on_screen_ages_costs_nothing() {
+    // One cell shows no clock.
+    let mut model = model(Situation::Live, COLOUR);
+    let mut terminal = Terminal::new((3, 1));
+    update(&mut model, now(), Msg::Resize(3, 1));
+    terminal.frame(&model);
+    for second in 1..5 {
+        update(&mut model, later(second), Msg::Tick);
+        assert_eq!(terminal.frame(&model), b"");
+    }
+}
