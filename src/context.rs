@@ -8,13 +8,18 @@ use fleet_nats::bus::{Bus, BusError};
 use fleet_nats::connect::{self, ConnectError, ConnectOptions, Link, Unreachable};
 use fleet_nats::hub::{Credentials, CredentialsError, Permission, running_hub};
 
+use crate::cmd::spool;
 use crate::config::Settings;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure};
 use crate::output::{Answer, Output};
+use crate::spooled;
 
 /// The hub's address where nothing says another.
 const DEFAULT_HUB: &str = "nats://127.0.0.1:4222";
+
+/// What can be typed where there is no hub.
+const WITHOUT_A_HUB: &str = "fleet up, or fleet run -- CMD to run it here without one";
 
 /// Pause before a hub that is being started again is tried again.
 const RESTART_PAUSE: Duration = Duration::from_millis(50);
@@ -46,9 +51,41 @@ impl Context {
         self.connect(&[Permission::Operator]).await
     }
 
+    /// As [`Self::acting_bus`], without sending what waits here.
+    pub(crate) async fn acting_bus_as_it_is(&self) -> Result<Bus, Failure> {
+        let options = self
+            .way_to_the_hub("fleet", &[Permission::Operator])
+            .await?;
+        Ok(Bus::new(&self.link(options).await?))
+    }
+
     async fn connect(&self, may: &[Permission]) -> Result<Bus, Failure> {
         let options = self.way_to_the_hub("fleet", may).await?;
-        Ok(Bus::new(&self.link(options).await?))
+        let operator = options.credentials.permission() == Permission::Operator;
+        let bus = Bus::new(&self.link(options).await?);
+        // Before anything that is dispatched now.
+        if operator && spooled::any(&self.settings.home) {
+            Box::pin(spool::send_in_passing(self, &bus)).await;
+        }
+        Ok(bus)
+    }
+
+    /// Whether somebody with these settings may dispatch once the hub is there.
+    pub(crate) fn may_dispatch_later(&self) -> Result<(), Failure> {
+        let named = self.settings.path("credentials").map(PathBuf::from);
+        let path = named.unwrap_or_else(|| self.settings.home.operator_credentials());
+        let who = Credentials::load(&path).map(|credentials| credentials.permission());
+        if matches!(who, Ok(Permission::Operator)) {
+            return Ok(());
+        }
+        let text = format!(
+            "nobody here may dispatch it later: {} holds no operator's credentials",
+            path.display()
+        );
+        Err(Failure::new(Exit::NoPermission, text).next(
+            "--credentials FILE with the operator.creds of the hub's FLEET_HOME, or \
+             fleet run -- CMD to run it here",
+        ))
     }
 
     /// Where the hub is and who comes to it, under this name in its list of connections, with one
@@ -124,7 +161,7 @@ impl Context {
         let url = self.settings.hub().unwrap_or(DEFAULT_HUB).to_owned();
         match reach(&url).await {
             Err(why) => Failure::new(Exit::Unavailable, format!("no hub at {url}: {why}"))
-                .next("fleet up, or fleet run -- CMD to run it here without one"),
+                .next(WITHOUT_A_HUB),
             Ok(()) => Failure::new(
                 Exit::NoPermission,
                 format!(
@@ -173,8 +210,7 @@ pub(crate) fn no_hub(error: ConnectError) -> Failure {
     let text = error.to_string();
     match error {
         ConnectError::Unreachable(_) | ConnectError::Broken(_) => {
-            Failure::new(Exit::Unavailable, text)
-                .next("fleet up, or fleet run -- CMD to run it here without one")
+            Failure::new(Exit::Unavailable, text).next(WITHOUT_A_HUB)
         }
         ConnectError::Refused { .. } => Failure::new(Exit::NoPermission, text),
         ConnectError::NoAddress

@@ -17,6 +17,7 @@ mod private_file;
 mod read;
 mod remarks;
 mod service;
+mod spooled;
 mod words;
 
 use std::ffi::OsString;
@@ -231,6 +232,7 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
             Verb::Cancel(args) => cmd::cancel::run(args, cx).await,
             Verb::Machines(args) => cmd::machines::run(args, cx).await,
             Verb::Flow(args) => cmd::flow::run(args, cx).await,
+            Verb::Spool(args) => cmd::spool::run(args, cx).await,
             Verb::Tui(args) => cmd::tui::run(args, cx).await,
             // The rest was handled by the caller, without a runtime.
             Verb::Down

@@ -267,3 +267,98 @@ fn a_job_runs_here_where_session_and_group_were_begun_outside() {
     let ran = Ran::of(&mut entered);
     assert_eq!((ran.code, ran.out.as_str()), (3, "here\n"), "{ran:?}");
 }
+
+/// A file system of its own, so small that it can be filled; gone when dropped.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: std::path::PathBuf) -> Self {
+        std::fs::create_dir_all(&at).unwrap();
+        let ran = Ran::of(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", "size=8m,mode=700", "fleet-test"])
+                .arg(&at),
+        );
+        assert_eq!(ran.code, 0, "mount (needs root): {ran:?}");
+        Self(at)
+    }
+
+    /// Writes until there is no room for a byte.
+    fn fill(&self) {
+        use std::io::Write;
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        for size in [65_536, 4096, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// Has an agent tell so many events: each is a command that means nothing.
+fn annoy(fleet: &harness::Fleet, machine: &str, count: usize) {
+    let file = fleet.home.fleet().join("credentials/operator.creds");
+    let credentials = fleet_nats::hub::Credentials::load(&file).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let options = fleet_nats::connect::ConnectOptions {
+            fail_within: harness::DEADLINE,
+            ..fleet_nats::connect::ConnectOptions::new("fleet test", credentials)
+        };
+        let link = fleet_nats::connect::connect(&options).await.unwrap();
+        let bus = fleet_nats::bus::Bus::new(&link);
+        for _ in 0..count {
+            let subject = format!("fleet.cmd.{machine}.nonsense");
+            bus.tell(&subject, bytes::Bytes::new()).await.unwrap();
+        }
+        bus.flush(harness::DEADLINE).await;
+    });
+}
+
+#[test]
+fn an_agent_on_a_full_disk_lives_on_and_tells_what_it_lost_when_there_is_room() {
+    let home = Home::new();
+    let disk = SmallDisk::mount(home.fleet());
+    let fleet = harness::Fleet::hub_alone();
+    let agent = fleet.agent(home, "studio", &[]);
+    disk.fill();
+    let degraded = eventually("it says that events are lost", || {
+        annoy(&fleet, "studio", 100);
+        let machine = fleet.machine("studio")?;
+        let causes = machine["degraded"].as_array()?.clone();
+        causes.into_iter().find(|c| c["cause"] == "events_dropped")
+    });
+    assert!(degraded["since"].is_string(), "{degraded}");
+    assert_eq!(fleet.machine("studio").unwrap()["state"], "degraded");
+    disk.free();
+    let told = eventually("what was lost is told", || {
+        let (_, events) = fleet.home.json_lines(&["flow", "--kind", "spool.dropped"]);
+        events.into_iter().next()
+    });
+    let detail = &told["data"]["detail"];
+    assert!(detail["events"].as_u64().unwrap() > 0, "{told}");
+    assert!(
+        detail["reason"].as_str().unwrap().contains("space"),
+        "{told}"
+    );
+    eventually("nothing is lost any more", || {
+        let machine = fleet.machine("studio")?;
+        let causes = machine["degraded"].as_array()?;
+        causes
+            .iter()
+            .all(|c| c["cause"] != "events_dropped")
+            .then_some(())
+    });
+    let ran = fleet.run(&["dispatch", "--wait", "--on", "studio", "--", "true"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    drop(agent);
+    drop(disk);
+}

@@ -3,4 +3,5 @@
 
 pub mod agent;
 pub mod executor;
+mod spool;
 pub mod world;

@@ -224,24 +224,61 @@ impl Bus {
         payload: Bytes,
         options: &Store<'_>,
     ) -> Result<u64, BusError> {
-        let mut headers = HeaderMap::new();
-        if let Some(id) = options.message_id {
-            headers.insert("Nats-Msg-Id", id);
-        }
-        if let Some((seq, filter)) = options.expect {
-            headers.insert("Nats-Expected-Last-Subject-Sequence", seq.to_string());
-            headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", filter);
-        }
-        for (name, value) in options.headers {
-            headers.insert(*name, value.as_str());
-        }
+        let headers = options.headers();
         let bytes = payload.len();
         let answer = self.ask(subject, payload, headers, options.within).await?;
         let seq = parse::<Seq>(subject, &answer.payload).map(|ack| ack.seq)?;
+        self.count(subject, bytes);
+        Ok(seq)
+    }
+
+    /// Counts a message that was stored.
+    pub(crate) fn count(&self, subject: &str, bytes: usize) {
         if let Some(counters) = &self.counters {
             counters.stored(subject, bytes);
         }
-        Ok(seq)
+    }
+
+    /// The first message of a batch, which the server confirms by an empty answer.
+    ///
+    /// # Errors
+    /// `Server` where the stream takes no batches, or has too many under way.
+    pub(crate) async fn begin_batch(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        options: &Store<'_>,
+    ) -> Result<(), BusError> {
+        let headers = options.headers();
+        let answer = self.ask(subject, payload, headers, options.within).await?;
+        if answer.payload.is_empty() {
+            return Ok(());
+        }
+        parse::<serde_json::Value>(subject, &answer.payload).map(drop)
+    }
+
+    /// Sends a message with headers that nobody confirms.
+    ///
+    /// # Errors
+    /// As [`Bus::tell`].
+    pub(crate) async fn send_headed(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        headers: &[(&'static str, String)],
+    ) -> Result<(), BusError> {
+        let map = Store {
+            headers,
+            ..Store::default()
+        };
+        let sent = self
+            .client
+            .publish_with_headers(subject.to_owned(), map.headers(), payload);
+        match tokio::time::timeout(ANSWER_WITHIN, sent).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(BusError::Closed(error.to_string())),
+            Err(_) => Err(no_answer(subject, ANSWER_WITHIN)),
+        }
     }
 
     /// The last message on a subject, which may have wildcards, of a stream that allows direct gets.
@@ -505,6 +542,23 @@ pub struct Store<'a> {
     pub headers: &'a [(&'static str, String)],
     /// How long to wait.
     pub within: Duration,
+}
+
+impl Store<'_> {
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(id) = self.message_id {
+            headers.insert("Nats-Msg-Id", id);
+        }
+        if let Some((seq, filter)) = self.expect {
+            headers.insert("Nats-Expected-Last-Subject-Sequence", seq.to_string());
+            headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", filter);
+        }
+        for (name, value) in self.headers {
+            headers.insert(*name, value.as_str());
+        }
+        headers
+    }
 }
 
 impl Default for Store<'_> {

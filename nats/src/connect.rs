@@ -31,6 +31,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest pause between two tries to reconnect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
+/// Longest pause of an agent before its first try to reconnect.
+const FIRST_OF_MANY: Duration = Duration::from_millis(500);
+
 /// Who connects, and where to.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
@@ -353,7 +356,7 @@ pub async fn connect(options: &ConnectOptions) -> Result<Link, ConnectError> {
         // What is left is shared by the addresses that are left.
         let share = left / u32::try_from(addresses.len() - tried).unwrap_or(1);
         let until = Instant::now() + share;
-        let (library, status) = library_options(options)?;
+        let (library, status) = library_options(options, false)?;
         let library = library
             .connection_timeout(share)
             .reconnect_to_server_callback(|servers, _| std::future::ready(at_once(&servers)));
@@ -402,7 +405,7 @@ fn at_once(servers: &[async_nats::Server]) -> Option<async_nats::ReconnectToServ
 /// Only for addresses and credentials that can never work.
 pub async fn connect_for_ever(options: &ConnectOptions) -> Result<Link, ConnectError> {
     let addresses = options.addresses()?;
-    let (library, status) = library_options(options)?;
+    let (library, status) = library_options(options, true)?;
     let client = library
         .retry_on_initial_connect()
         .connect(addresses.as_slice())
@@ -423,6 +426,7 @@ pub async fn connect_for_ever(options: &ConnectOptions) -> Result<Link, ConnectE
 /// The client library's options: everything that its defaults get wrong for us.
 fn library_options(
     options: &ConnectOptions,
+    for_ever: bool,
 ) -> Result<(async_nats::ConnectOptions, watch::Receiver<LinkStatus>), ConnectError> {
     let (send, status) = watch::channel(LinkStatus::default());
     let send = Arc::new(send);
@@ -449,7 +453,11 @@ fn library_options(
         .ignore_discovered_servers()
         .retain_servers_order()
         .reconnect_delay_callback(move |attempt| {
-            let pause = pause(attempt, crate::clock::random_u32());
+            let random = crate::clock::random_u32();
+            let pause = match for_ever && tries.borrow().connects > 0 {
+                true => pause_of_many(attempt, random),
+                false => pause(attempt, random),
+            };
             tries.send_modify(|status| status.next_try = Some((attempt, Instant::now() + pause)));
             pause
         })
@@ -473,6 +481,20 @@ fn pause(attempt: usize, random: u32) -> Duration {
         .saturating_mul(2_u32.saturating_pow(doublings))
         .min(LONGEST_PAUSE);
     full - (full / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// The pause before an attempt of an agent, whose link broke at the same moment as everybody's: any
+/// time up to 0.5 s before the first, then 0.5 s doubling to 4 s, less up to a half.
+fn pause_of_many(attempt: usize, random: u32) -> Duration {
+    let share = f64::from(random) / f64::from(u32::MAX);
+    if attempt <= 1 {
+        return FIRST_OF_MANY.mul_f64(share);
+    }
+    let doublings = u32::try_from(attempt - 2).unwrap_or(u32::MAX);
+    let full = FIRST_OF_MANY
+        .saturating_mul(2_u32.saturating_pow(doublings))
+        .min(LONGEST_PAUSE);
+    full - (full / 2).mul_f64(share)
 }
 
 /// Why an address did not work; an error where trying others is of no use.
@@ -577,6 +599,69 @@ mod tests {
         assert_eq!(pause(2, u32::MAX), Duration::from_millis(50));
         assert_eq!(pause(5, 0), Duration::from_millis(800));
         assert_eq!(pause(usize::MAX, 0), LONGEST_PAUSE);
+    }
+
+    /// When each of so many agents is connected again, in milliseconds after the hub is back, where
+    /// it was away for `away`. A try that fails takes no time: nobody listens.
+    fn comebacks(agents: usize, away: Duration) -> Vec<u128> {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut draw = move || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            u32::try_from(random >> 32).unwrap()
+        };
+        let mut comeback = |_| {
+            let mut now = Duration::ZERO;
+            for attempt in 1.. {
+                now += pause_of_many(attempt, draw());
+                if now >= away {
+                    break;
+                }
+            }
+            (now - away).as_millis()
+        };
+        let mut found: Vec<u128> = (0..agents).map(&mut comeback).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Most that come within the same tenth of a second.
+    fn crowd(comebacks: &[u128]) -> usize {
+        let within = |&first: &u128| {
+            comebacks
+                .iter()
+                .filter(move |&&t| (first..first + 100).contains(&t))
+        };
+        comebacks
+            .iter()
+            .map(|first| within(first).count())
+            .max()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_thousand_agents_do_not_come_back_at_once() {
+        for (away_ms, most, within_ms) in [
+            (0, 260, 500),
+            (200, 400, 700),
+            (1000, 200, 2100),
+            (10_000, 80, 4000),
+            (3_600_000, 80, 4000),
+        ] {
+            let comebacks = comebacks(1000, Duration::from_millis(away_ms));
+            let crowd = crowd(&comebacks);
+            println!(
+                "away {away_ms} ms: the last after {:?}, crowd {crowd}",
+                comebacks[999]
+            );
+            assert!(crowd <= most, "away {away_ms} ms: {crowd} in 0.1 s");
+            assert!(
+                comebacks[999] <= within_ms,
+                "away {away_ms} ms: {}",
+                comebacks[999]
+            );
+        }
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Events that are not transitions of a job, and the one view of both.
 
+use bytes::Bytes;
 use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES, WireError};
 use fleet_contract::event::{EventView, Flow};
 use fleet_contract::ids::{AttemptId, JobId, MachineId};
+use fleet_contract::time::Time;
 use serde_json::Value;
 
 use crate::bus::{Bus, BusError, Store, Stored};
 use crate::clock;
-use crate::subject;
+use crate::subject::{self, stream};
 
 /// An event before it is written.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +44,15 @@ impl NewEvent {
     /// # Errors
     /// `Oversize`.
     pub fn encode(&self, boot: &str, seq: u64) -> Result<Vec<u8>, WireError> {
-        let mut header = Header::new(clock::message_id(), clock::now(), self.kind);
+        self.encode_at(clock::now(), boot, seq)
+    }
+
+    /// The same, of something that happened at `time`.
+    ///
+    /// # Errors
+    /// `Oversize`.
+    pub fn encode_at(&self, time: Time, boot: &str, seq: u64) -> Result<Vec<u8>, WireError> {
+        let mut header = Header::new(clock::message_id(), time, self.kind);
         header.machine.clone_from(&self.machine);
         header.job = self.job;
         header.attempt = self.attempt;
@@ -79,7 +89,108 @@ pub fn event(message: &Stored) -> Result<EventView, WireError> {
     })
 }
 
+/// Most events that are stored at once; the server takes 1,000.
+pub const BATCH_MAX: usize = 500;
+
+/// An event that was encoded before: its kind and its envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// What happened.
+    pub kind: String,
+    /// Its envelope.
+    pub payload: Bytes,
+}
+
+/// The last event that the hub has of a writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastTold {
+    /// Its sequence in the stream; 0 where there is none.
+    pub seq: u64,
+    /// Its writer's run and count; none where it cannot be read.
+    pub place: Option<(String, u64)>,
+}
+
 impl Bus {
+    /// The last event that the hub has of this writer.
+    ///
+    /// # Errors
+    /// As [`Bus::last`].
+    pub async fn last_told(&self, writer: &str) -> Result<LastTold, BusError> {
+        let filter = subject::flow(writer, ">");
+        let Some(message) = self.last(stream::FLOW, &filter).await? else {
+            return Ok(LastTold {
+                seq: 0,
+                place: None,
+            });
+        };
+        let read: Result<(Header, Flow), _> =
+            envelope::decode_any(&message.payload, MESSAGE_MAX_BYTES, |_| true);
+        Ok(LastTold {
+            seq: message.seq,
+            place: read.ok().map(|(_, flow)| (flow.boot, flow.seq)),
+        })
+    }
+
+    /// Stores events of one writer in this order, if the last one that the hub has of it has the
+    /// sequence `after`: all of them or none. The sequence of the last.
+    ///
+    /// # Errors
+    /// `Moved` where something came in between, `NoAnswer` where nobody knows: ask for the last one.
+    pub async fn put_events(
+        &self,
+        writer: &str,
+        events: &[Encoded],
+        after: u64,
+    ) -> Result<u64, BusError> {
+        let filter = subject::flow(writer, ">");
+        let expect = Some((after, filter.as_str()));
+        let options = Store {
+            expect,
+            ..Store::default()
+        };
+        match events {
+            [] => Ok(after),
+            [one] => {
+                let subject = subject::flow(writer, &one.kind);
+                self.store(&subject, one.payload.clone(), &options).await
+            }
+            [first, between @ .., last] => {
+                let id = clock::message_id().to_string();
+                let batch = |n: usize| {
+                    [
+                        ("Nats-Batch-Id", id.clone()),
+                        ("Nats-Batch-Sequence", n.to_string()),
+                    ]
+                };
+                self.begin_batch(
+                    &subject::flow(writer, &first.kind),
+                    first.payload.clone(),
+                    &Store {
+                        headers: &batch(1),
+                        ..options
+                    },
+                )
+                .await?;
+                for (event, n) in between.iter().zip(2..) {
+                    let subject = subject::flow(writer, &event.kind);
+                    self.send_headed(&subject, event.payload.clone(), &batch(n))
+                        .await?;
+                }
+                let [id, sequence] = batch(events.len());
+                let commit = Store {
+                    headers: &[id, sequence, ("Nats-Batch-Commit", "1".to_owned())],
+                    ..Store::default()
+                };
+                let subject = subject::flow(writer, &last.kind);
+                let stored = self.store(&subject, last.payload.clone(), &commit).await?;
+                for event in events.iter().take(events.len() - 1) {
+                    self.count(&subject::flow(writer, &event.kind), event.payload.len());
+                }
+                Ok(stored)
+            }
+        }
+    }
+
     /// Stores an event told by `writer` (a machine, or the hub).
     ///
     /// # Errors

@@ -127,6 +127,24 @@ impl Home {
         self.agent_dir().join("lock")
     }
 
+    /// `spool/`, 0700: what waits here for the hub.
+    #[must_use]
+    pub fn spool_dir(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
+    /// `spool/events/`: what the agent has to tell.
+    #[must_use]
+    pub fn spool_events(&self) -> PathBuf {
+        self.spool_dir().join("events")
+    }
+
+    /// `spool/dispatch/`: jobs that were dispatched while the hub was away.
+    #[must_use]
+    pub fn spool_dispatch(&self) -> PathBuf {
+        self.spool_dir().join("dispatch")
+    }
+
     /// `bin/nats-server`, what `fleet hub install-server` unpacked.
     #[must_use]
     pub fn server_binary(&self) -> PathBuf {

@@ -238,12 +238,51 @@ impl Bus {
         {
             return same_job(key, &existing, &spec);
         }
+        self.send_job(id, clock::ticket_id(), key, spec).await
+    }
+
+    /// Dispatches a job that the hub may have already: of an earlier try with this very ticket, of
+    /// which nobody knows how it ended.
+    ///
+    /// # Errors
+    /// As [`Bus::dispatch`].
+    pub async fn dispatch_again(
+        &self,
+        id: JobId,
+        ticket: TicketId,
+        key: Option<&str>,
+        spec: JobSpec,
+    ) -> Result<Dispatched, DispatchError> {
+        spec.validate()?;
+        match (self.job(id).await?, key) {
+            (Some(existing), Some(key)) => same_job(key, &existing, &spec),
+            (Some(existing), None) => Ok(Dispatched {
+                id,
+                existed: true,
+                revision: existing.last_seq,
+            }),
+            // A ticket that is there already means nothing once the job has another record, and
+            // this one means nothing then either.
+            (None, _) => self.send_job(id, ticket, key, spec).await,
+        }
+    }
+
+    async fn send_job(
+        &self,
+        id: JobId,
+        ticket: TicketId,
+        key: Option<&str>,
+        spec: JobSpec,
+    ) -> Result<Dispatched, DispatchError> {
         if let Target::Lane(lane) = &spec.target
             && *lane != Lane::any()
         {
             self.ensure_lane(lane, "").await?;
         }
-        let ticket = self.new_ticket(id, 0, &spec);
+        let ticket = Ticket {
+            ticket,
+            ..self.new_ticket(id, 0, &spec)
+        };
         let work_seq = match self.publish_ticket(&ticket, spec.priority).await {
             Ok(seq) => seq,
             Err(BusError::NoAnswer { .. } | BusError::Closed(_)) => {

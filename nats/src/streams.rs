@@ -105,7 +105,8 @@ pub fn definitions(store_bytes: u64) -> Vec<(&'static str, Value)> {
             stream::FLOW,
             &["fleet.flow.>"],
             share(10, 4096),
-            json!({ "max_age": nanos(FLOW_AGE) }),
+            // What a machine told while the hub was away comes in batches, whole or not at all.
+            json!({ "max_age": nanos(FLOW_AGE), "allow_atomic": true }),
         ),
         with(
             stream::LOG,
@@ -124,7 +125,13 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 /// Settings that may be changed on a living stream and that this binary insists on.
-const INSISTED: [&str; 4] = ["subjects", "allow_direct", "deny_delete", "discard"];
+const INSISTED: [&str; 5] = [
+    "subjects",
+    "allow_direct",
+    "allow_atomic",
+    "deny_delete",
+    "discard",
+];
 /// Limits: made tighter where ours are, never looser. 0 and below mean none.
 const LIMITS: [&str; 3] = ["max_bytes", "max_age", "max_msgs_per_subject"];
 

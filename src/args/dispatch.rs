@@ -179,6 +179,9 @@ pub(crate) struct Dispatch {
     /// Say what would be dispatched and who could run it; dispatch nothing
     #[arg(long, conflicts_with_all = ["wait", "follow"])]
     pub(crate) dry_run: bool,
+    /// If the hub is away, keep it on this machine's disk and send it when the hub is back
+    #[arg(long, conflicts_with_all = ["wait", "follow", "dry_run"])]
+    pub(crate) spool: bool,
     /// Queue it even if no machine that is known could run it
     #[arg(long)]
     pub(crate) queue_anyway: bool,

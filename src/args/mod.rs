@@ -106,6 +106,9 @@ pub(crate) enum Verb {
     Machines(machines::Machines),
     /// Show the stream of all events
     Flow(Flow),
+    /// Jobs that were dispatched here while the hub was away
+    #[command(subcommand)]
+    Spool(Spool),
     /// The settings
     #[command(subcommand)]
     Config(Config),
@@ -285,6 +288,21 @@ pub(crate) enum Agent {
     },
     /// Say how this machine's agent is
     Status,
+}
+
+/// `fleet spool`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Spool {
+    /// List what waits here for the hub
+    List,
+    /// Send it now, what was refused before as well
+    Send,
+    /// Take jobs out: they are never sent
+    Remove {
+        /// The jobs' ids, or the beginnings of them
+        #[arg(value_name = "JOB", required = true)]
+        jobs: Vec<String>,
+    },
 }
 
 /// `fleet jobs`

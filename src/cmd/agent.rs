@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet_agent::agent::{AgentStatus, StatusError, Stop, read_status};
+use fleet_agent::agent::{AgentStatus, SpoolStatus, StatusError, Stop, read_status};
 
 use fleet_contract::time::Time;
 
@@ -13,6 +13,7 @@ use crate::interrupt::Stops;
 use crate::output::style::Paint;
 use crate::output::{Answer, Look, Said};
 use crate::service::agent::{self, AgentService};
+use crate::service::spool;
 use crate::words;
 
 /// How soon it is told that the hub is waited for, and how often looked whether it is there: only
@@ -40,6 +41,7 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
     };
     let options = agent::options(&cx.settings, machine.clone(), urls, credentials)?;
     let slots = options.slots;
+    let spool = spool::run(cx.settings.home.clone(), options.urls.clone());
     let mut service = AgentService::start(options);
     cx.show(&Said {
         value: serde_json::json!({
@@ -56,6 +58,7 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
     tokio::select! {
         ended = until_ended(&mut service, &mut stops) => ended?,
         told = tell_link(cx, &hubs) => told?,
+        () = spool => {}
     }
     Ok(0)
 }
@@ -140,6 +143,7 @@ impl Answer for Shown {
             s.spooled,
             up_for(look, s.started_at),
         );
+        text.push_str(&spool_words(&s.spool, look));
         if let Some(error) = s.last_error.as_ref().filter(|_| !s.connected) {
             text.push_str(&format!(
                 "last error: {}\n",
@@ -151,6 +155,57 @@ impl Answer for Shown {
             None => text.push_str("executor: does not answer\n"),
         }
         text
+    }
+}
+
+/// What waits for the hub and what was lost, a line each; nothing where all is well.
+fn spool_words(spool: &SpoolStatus, look: &Look) -> String {
+    let mut waits = Vec::new();
+    if spool.events > 0 {
+        let oldest = spool.oldest.map_or_else(String::new, |time| {
+            format!(", the oldest of {}", look.time(time))
+        });
+        let bytes = words::bytes(spool.bytes);
+        waits.push(format!(
+            "{} ({bytes}{oldest})",
+            counted(spool.events, "event")
+        ));
+    }
+    if spool.chunks > 0 {
+        waits.push(format!("{} of output", counted(spool.chunks, "chunk")));
+    }
+    if spool.results > 0 {
+        waits.push(counted(spool.results, "result"));
+    }
+    let mut lost = Vec::new();
+    if spool.dropped_events > 0 {
+        lost.push(counted(spool.dropped_events, "event"));
+    }
+    if spool.dropped_log_bytes > 0 {
+        lost.push(format!(
+            "{} of output",
+            words::bytes(spool.dropped_log_bytes)
+        ));
+    }
+    let mut text = String::new();
+    if !waits.is_empty() {
+        text.push_str(&format!("spool: {}\n", waits.join(", ")));
+    }
+    if !lost.is_empty() {
+        text.push_str(&format!("lost since its start: {}\n", lost.join(", ")));
+    }
+    if let Some(trouble) = &spool.trouble {
+        let trouble = crate::output::escape::one_line(trouble);
+        let line = format!("events are lost now: {trouble}");
+        text.push_str(&format!("{}\n", Paint::Bad.on(&line, look.color)));
+    }
+    text
+}
+
+fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        many => format!("{many} {what}s"),
     }
 }
 
@@ -174,6 +229,33 @@ pub(crate) fn status(cx: &mut Context) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_spool_says_what_waits_and_what_was_lost() {
+        let look = Look {
+            width: None,
+            color: false,
+            ages: true,
+            now: Time::from_micros(200_000_000),
+        };
+        assert_eq!(spool_words(&SpoolStatus::default(), &look), "");
+        let spool = SpoolStatus {
+            events: 12,
+            bytes: 3072,
+            oldest: Some(Time::from_micros(20_000_000)),
+            chunks: 1,
+            results: 2,
+            dropped_events: 1,
+            dropped_log_bytes: 2048,
+            trouble: Some("no space\nleft".to_owned()),
+        };
+        assert_eq!(
+            spool_words(&spool, &look),
+            "spool: 12 events (3.0 KiB, the oldest of 3 min ago), 1 chunk of output, 2 results\n\
+             lost since its start: 1 event, 2.0 KiB of output\n\
+             events are lost now: no space\\nleft\n"
+        );
+    }
 
     #[test]
     fn a_name_without_an_address_is_told_in_words() {

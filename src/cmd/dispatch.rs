@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::ready;
 
+use fleet_agent::agent::read_status;
 use fleet_contract::ids::{JobId, Lane, MachineId};
 use fleet_contract::record::StateWord;
 use fleet_contract::spec::{JobSpec, OnLost, Priority, Target};
 use fleet_contract::view::JobView;
 use fleet_nats::bus::Bus;
-use fleet_nats::clock::job_id;
+use fleet_nats::clock::{job_id, ticket_id};
 use fleet_nats::operate::{DispatchError, Dispatched as Sent, Placement, Survey};
 use fleet_nats::subject::stream;
 use futures_util::{StreamExt, stream as streams};
@@ -23,6 +24,7 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::output::Said;
 use crate::output::jobs::{Dispatched, Ended};
 use crate::read::{self, Waiter};
+use crate::spooled::{self, Batch, Planned};
 use crate::{jobspec, prefix};
 
 /// Dispatches that are under way at once.
@@ -31,6 +33,51 @@ const AT_ONCE: usize = 128;
 /// Sends a job, or says what would be sent.
 pub(crate) async fn run(args: &Dispatch, cx: &mut Context) -> Outcome {
     let spec = spec(args, cx)?;
+    let mut sent = Vec::new();
+    let jobs = jobs(args);
+    match now(args, cx, &spec, &jobs, &mut sent).await {
+        Err(failure) if args.spool && failure.exit_code() == Exit::Unavailable.code() => {
+            let known: Vec<JobId> = sent.iter().map(|done| done.view.id).collect();
+            let left = jobs.into_iter().filter(|job| !known.contains(&job.id));
+            spool(args, cx, &spec, left.collect(), &failure)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Keeps jobs here until the hub is back.
+fn spool(
+    args: &Dispatch,
+    cx: &mut Context,
+    spec: &JobSpec,
+    jobs: Vec<Planned>,
+    failure: &Failure,
+) -> Outcome {
+    cx.may_dispatch_later()?;
+    let batch = Batch::new(spec, jobs, args.key.as_deref(), args.queue_anyway);
+    spooled::put(&cx.settings.home, &batch)?;
+    for view in batch.views() {
+        cx.show(&Dispatched(view))?;
+    }
+    if let Failure::Told(told) = failure {
+        cx.output.note(&told.message);
+    }
+    let who = match read_status(&cx.settings.home) {
+        Ok(_) => "the agent here sends it when the hub is back: fleet spool list",
+        Err(_) => "the next fleet command that finds the hub sends it, or fleet spool send",
+    };
+    cx.output.note(&format!("{}: {who}", spooled::HERE));
+    Ok(0)
+}
+
+/// Dispatches now, as far as the hub is there.
+async fn now(
+    args: &Dispatch,
+    cx: &mut Context,
+    spec: &JobSpec,
+    jobs: &[Planned],
+    sent: &mut Vec<Done>,
+) -> Outcome {
     let bus = cx.acting_bus().await?;
     let waits = args.wait || args.follow;
     // Where to follow the journal from is known before the first job is in it.
@@ -44,9 +91,10 @@ pub(crate) async fn run(args: &Dispatch, cx: &mut Context) -> Outcome {
         .check(&spec.target, args.queue_anyway)
         .map_err(|e| refused(e, &survey))?;
     if args.dry_run {
-        return dry_run(cx, &spec, &placement);
+        return dry_run(cx, spec, &placement);
     }
-    let sent = send(args, cx, &bus, &spec).await?;
+    send(args, cx, &bus, spec, jobs, sent).await?;
+    let sent = std::mem::take(sent);
     tell_who_is_away(cx, &spec.target, &placement);
     if args.follow {
         return follow(args, cx, &bus, from, sent).await;
@@ -145,11 +193,11 @@ async fn send(
     cx: &mut Context,
     bus: &Bus,
     spec: &JobSpec,
-) -> Result<Vec<Done>, Failure> {
-    let jobs: Vec<(JobId, JobSpec)> = jobs(args, spec);
+    jobs: &[Planned],
+    done: &mut Vec<Done>,
+) -> Result<(), Failure> {
     let key = args.key.as_deref();
     let count = jobs.len();
-    let mut done = Vec::with_capacity(count);
     let mut told = Ok(());
     let mut failed: Option<DispatchError> = None;
     let mut unknown = 0;
@@ -157,9 +205,13 @@ async fn send(
     {
         let mut sending = streams::iter(jobs)
             .take_while(|_| ready(!stop.get()))
-            .map(|(id, spec)| async move {
-                let sent = bus.dispatch(id, key, spec.clone()).await;
-                (id, spec, sent)
+            .map(|job| async move {
+                let spec = JobSpec {
+                    index: job.index,
+                    ..spec.clone()
+                };
+                let sent = bus.dispatch(job.id, key, spec.clone()).await;
+                (job.id, spec, sent)
             })
             .buffered(AT_ONCE);
         while let Some((id, spec, sent)) = sending.next().await {
@@ -183,7 +235,7 @@ async fn send(
         }
     }
     match failed {
-        None => told.map(|()| done),
+        None => told,
         Some(error) if count == 1 => Err(not_sent(error)),
         Some(error) => {
             let mut text = format!("; {} of {count} were dispatched", done.len());
@@ -214,22 +266,20 @@ fn tell(args: &Dispatch, cx: &mut Context, job: &JobView, existed: bool) -> Resu
     cx.show(&Dispatched(job.clone()))
 }
 
-fn jobs(args: &Dispatch, spec: &JobSpec) -> Vec<(JobId, JobSpec)> {
-    let Some(count) = args.count else {
-        let id = args.key.as_deref().map_or_else(job_id, JobId::from_key);
-        return vec![(id, spec.clone())];
+/// The jobs that are asked for, by ids that hold from now on.
+fn jobs(args: &Dispatch) -> Vec<Planned> {
+    let planned = |id, index| Planned {
+        id,
+        ticket: ticket_id(),
+        index,
     };
-    (0..count)
-        .map(|index| {
-            let id = args
-                .key
-                .as_deref()
-                .map_or_else(job_id, |key| JobId::from_key_and_index(key, index));
-            let mut spec = spec.clone();
-            spec.index = Some(index);
-            (id, spec)
-        })
-        .collect()
+    let key = args.key.as_deref();
+    let Some(count) = args.count else {
+        return vec![planned(key.map_or_else(job_id, JobId::from_key), None)];
+    };
+    let id = |index| key.map_or_else(job_id, |key| JobId::from_key_and_index(key, index));
+    let all = (0..count).map(|index| planned(id(index), Some(index)));
+    all.collect()
 }
 
 /// The job as it is right after it was dispatched: no need to ask the hub for what is known.
@@ -365,7 +415,8 @@ fn refused(error: DispatchError, survey: &Survey) -> Failure {
     }
 }
 
-fn not_sent(error: DispatchError) -> Failure {
+/// Why a job is not with the hub, and what to type.
+pub(crate) fn not_sent(error: DispatchError) -> Failure {
     match error {
         DispatchError::Spec(error) => jobspec::invalid(error),
         DispatchError::Bus(error) => error.into(),

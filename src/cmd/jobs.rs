@@ -5,16 +5,33 @@ use fleet_contract::view::JobView;
 
 use crate::args::Jobs;
 use crate::context::Context;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::jobs::{JobList, id_length};
-use crate::{clock, read};
+use crate::{clock, read, spooled};
 
 /// Lists jobs.
 pub(crate) async fn run(args: &Jobs, cx: &mut Context) -> Outcome {
+    let (views, failure) = match of_hub(cx).await {
+        Ok(views) => (views, None),
+        // What waits here is known without a hub.
+        Err(failure) if spooled::any(&cx.settings.home) => (Vec::new(), Some(failure)),
+        Err(failure) => return Err(failure),
+    };
+    let now = clock::now();
+    let mut list = select(views, args, now);
+    list.spooled = spooled::views(&cx.settings.home);
+    list.spooled.retain(|job| matches(job, args, now));
+    if !list.spooled.is_empty() {
+        let all = list.jobs.iter().chain(&list.spooled);
+        list.id_length = list.id_length.max(id_length(all.map(|job| &job.id)));
+    }
+    cx.show(&list)?;
+    failure.map_or(Ok(0), Err)
+}
+
+async fn of_hub(cx: &Context) -> Result<Vec<JobView>, Failure> {
     let bus = cx.bus().await?;
-    let views: Vec<JobView> = read::all(&bus).await?.iter().map(JobView::of).collect();
-    cx.show(&select(views, args, clock::now()))?;
-    Ok(0)
+    Ok(read::all(&bus).await?.iter().map(JobView::of).collect())
 }
 
 /// The jobs that were asked for, newest last.
@@ -28,6 +45,7 @@ fn select(mut jobs: Vec<JobView>, args: &Jobs, now: Time) -> JobList {
     jobs.drain(..left_out);
     JobList {
         jobs,
+        spooled: Vec::new(),
         id_length,
         left_out,
     }

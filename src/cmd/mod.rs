@@ -15,6 +15,7 @@ pub(crate) mod logs;
 pub(crate) mod machines;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod spool;
 pub(crate) mod tui;
 pub(crate) mod up;
 pub(crate) mod wait;

@@ -10,8 +10,7 @@ use super::escape::one_line;
 use super::style::Paint;
 use super::table::{Cell, Column, Table, clip};
 use super::{Answer, Look};
-use crate::prefix;
-use crate::words;
+use crate::{prefix, spooled, words};
 
 const COLUMNS: [Column; 8] = [
     Column::new("ID"),
@@ -28,6 +27,8 @@ const COLUMNS: [Column; 8] = [
 pub(crate) struct JobList {
     /// The jobs to show.
     pub(crate) jobs: Vec<JobView>,
+    /// Jobs that wait on this machine and that the hub has not heard of.
+    pub(crate) spooled: Vec<JobView>,
     /// How many characters of an id tell the jobs apart, those not shown included.
     pub(crate) id_length: usize,
     /// How many more there are that the limit left out.
@@ -36,16 +37,22 @@ pub(crate) struct JobList {
 
 impl Answer for JobList {
     fn json(&self) -> serde_json::Result<String> {
-        serde_json::to_string(&self.jobs)
+        let all: Vec<&JobView> = self.jobs.iter().chain(&self.spooled).collect();
+        serde_json::to_string(&all)
     }
 
     fn text(&self, look: &Look) -> String {
-        if self.jobs.is_empty() {
+        if self.jobs.is_empty() && self.spooled.is_empty() {
             return "no jobs\n".to_owned();
         }
         let mut table = Table::new(&COLUMNS);
         for job in &self.jobs {
             table.row(row(job, self.id_length, look));
+        }
+        for job in &self.spooled {
+            let mut cells = row(job, self.id_length, look);
+            cells[1] = Cell::painted(spooled::HERE, Paint::Warn);
+            table.row(cells);
         }
         let mut text = table.render(look.width, look.color);
         if self.left_out > 0 {
@@ -387,6 +394,7 @@ pub(crate) mod tests {
         let list = JobList {
             id_length: id_length(jobs.iter().map(|j| &j.id)),
             jobs,
+            spooled: Vec::new(),
             left_out: 2,
         };
         assert_eq!(

@@ -143,7 +143,8 @@ impl<W: Write> Output for Json<W> {
     }
 }
 
-fn note(remark: &str) {
+/// A remark for people on standard error.
+pub(crate) fn note(remark: &str) {
     // A remark that nobody can read changes nothing.
     let _ = writeln!(io::stderr(), "fleet: {}", escape::one_line(remark));
 }

@@ -27,6 +27,7 @@ use crate::config::{Origin, Settings};
 use crate::context::no_hub;
 use crate::environment::{Environment, host_name};
 use crate::failure::{Exit, Failure};
+use crate::service::spool;
 use crate::words;
 
 /// How long the hub's own connections may take once its server is healthy.
@@ -47,7 +48,7 @@ pub(crate) struct HubService {
     /// What the operator should know about what is stored.
     pub(crate) notes: Vec<String>,
     /// Tells the server's restarts; answers for the hub.
-    others: [JoinHandle<()>; 2],
+    others: [JoinHandle<()>; 3],
     boot: String,
     /// From the beginning of the start until it served.
     pub(crate) took: Duration,
@@ -136,7 +137,8 @@ impl HubService {
         let started = json!({ "url": hub.url(), "version": env!("CARGO_PKG_VERSION") });
         tell_event(&bus, &boot, 1, kind::HUB_STARTED, started).await;
         let teller = tokio::spawn(tell_restarts(bus.clone(), boot.clone(), hub.events()));
-        Ok((bus, guard, [teller, answerer], boot, notes))
+        let sender = tokio::spawn(spool::run(hub.home().clone(), vec![hub.url()]));
+        Ok((bus, guard, [teller, answerer, sender], boot, notes))
     }
 
     /// The hub itself.
@@ -170,7 +172,7 @@ impl HubService {
 type Serving = (
     Bus,
     JoinHandle<()>,
-    [JoinHandle<()>; 2],
+    [JoinHandle<()>; 3],
     String,
     Vec<String>,
 );

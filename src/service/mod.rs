@@ -4,3 +4,4 @@ pub(crate) mod agent;
 pub(crate) mod background;
 pub(crate) mod demo;
 pub(crate) mod hub;
+pub(crate) mod spool;

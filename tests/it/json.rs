@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 /// Keys whose numbers differ from run to run.
-const NUMBERS: [&str; 24] = [
+const NUMBERS: [&str; 27] = [
     "age_ms",
     "cores",
     "disk_free",
@@ -31,6 +31,9 @@ const NUMBERS: [&str; 24] = [
     "lease",
     "connection",
     "chunks",
+    "events",
+    "results",
+    "spooled",
 ];
 /// Keys whose texts differ from machine to machine or from run to run.
 const TEXTS: [&str; 16] = [
@@ -81,6 +84,8 @@ fn field(key: &str, value: &Value) -> Value {
     match value {
         // Not measured yet, or measured.
         Value::Null | Value::Number(_) if key == "rtt_ms" => "<number or null>".into(),
+        // Something waits for the hub at this moment, or nothing.
+        Value::Null | Value::String(_) if key == "oldest" => "<time or null>".into(),
         Value::Bool(_) if key == "lease" => "<bool>".into(),
         Value::Number(_) if NUMBERS.contains(&key) => "<number>".into(),
         Value::String(text) if IDS.contains(&key) && text.len() == 16 => "<id>".into(),

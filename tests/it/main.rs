@@ -22,5 +22,7 @@ mod json;
 mod output;
 mod recorder;
 mod services;
+mod spool;
+mod spool_dispatch;
 mod telling;
 mod terminal;

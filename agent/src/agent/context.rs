@@ -1,7 +1,8 @@
 //! What every part of an agent shares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fleet_contract::attempt::{Gone, Input};
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 
 use super::Stop;
 use super::events::EventSink;
-use super::routes::{Routes, Told};
+use super::routes::{Announced, Routes, Told};
 use crate::executor::{ClientError, ExecutorClient, KillCause};
 
 /// The lease as the agent knows it.
@@ -108,8 +109,10 @@ pub(super) struct Context {
     pub open: watch::Sender<bool>,
     /// How the agent is stopping; `Now` once its jobs are being ended.
     pub stop: watch::Sender<Stop>,
-    /// Chunks and results that the hub has not confirmed yet.
-    pub spooled: AtomicU64,
+    /// Output on its way to the hub.
+    pub output: Outgoing,
+    /// Results on their way to the hub.
+    pub results: Tally,
     /// Bytes of output that were dropped since the start.
     pub dropped: AtomicU64,
     /// Asks for a beat before its time.
@@ -182,16 +185,79 @@ impl Context {
         }
     }
 
-    pub(super) fn spool(&self, n: u64) {
-        self.spooled.fetch_add(n, Ordering::Relaxed);
+    /// Chunks of output that the hub has not confirmed yet.
+    pub(super) fn chunks_waiting(&self) -> u64 {
+        self.output.waiting()
+    }
+}
+
+/// Things that are made and then delivered.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    made: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn make(&self) {
+        self.made.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn delivered(&self, n: u64) {
-        // Saturating: a recount after a restart may find fewer than were added.
-        let _ = self
-            .spooled
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
-                Some(now.saturating_sub(n))
-            });
+    pub(super) fn finish(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn waiting(&self) -> u64 {
+        let made = self.made.load(Ordering::Relaxed);
+        made.saturating_sub(self.done())
+    }
+}
+
+/// How far the output of attempts is.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    pumps: Mutex<HashMap<AttemptId, (watch::Receiver<Announced>, u64)>>,
+    done: AtomicU64,
+}
+
+impl Outgoing {
+    fn pumps(&self) -> MutexGuard<'_, HashMap<AttemptId, (watch::Receiver<Announced>, u64)>> {
+        self.pumps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Output of an attempt is carried to the hub from now on; it has this many chunks already.
+    pub(super) fn begin(&self, attempt: AttemptId, of: watch::Receiver<Announced>, done: u64) {
+        self.pumps().insert(attempt, (of, done));
+    }
+
+    /// The hub has this many chunks of it.
+    pub(super) fn reach(&self, attempt: AttemptId, chunks: u64) {
+        if let Some((_, done)) = self.pumps().get_mut(&attempt) {
+            let before = std::mem::replace(done, chunks.max(*done));
+            self.done.fetch_add(*done - before, Ordering::Relaxed);
+        }
+    }
+
+    /// The hub has all of it.
+    pub(super) fn end(&self, attempt: AttemptId) {
+        self.pumps().remove(&attempt);
+    }
+
+    /// Chunks that were delivered since the start.
+    pub(super) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Chunks that wait.
+    pub(super) fn waiting(&self) -> u64 {
+        let pumps = self.pumps();
+        let waits = |(of, done): &(watch::Receiver<Announced>, u64)| {
+            of.borrow().chunks.saturating_sub(*done)
+        };
+        pumps.values().map(waits).sum()
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Driver {
     output: watch::Receiver<Announced>,
     pump: Option<JoinHandle<()>>,
     adopted: bool,
+    /// Its end is known here and not to the hub yet.
+    result_waits: bool,
     /// Lapses of the lease that the attempt knows of.
     lapses: u64,
 }
@@ -68,10 +70,15 @@ impl Driver {
             started: delivered.is_none(),
         };
         context.routes.add(attempt.id, route);
+        let result_waits = delivered.is_none() && announced.ended;
+        if result_waits {
+            context.results.make();
+        }
         let driver = Self {
             context: context.clone(),
             lapses: context.lease.borrow().lapses_now(),
             adopted: delivered.is_none(),
+            result_waits,
             attempt,
             delivered,
             inbox,
@@ -100,6 +107,9 @@ impl Driver {
                 },
             };
             self.feed(input).await;
+        }
+        if self.result_waits {
+            self.context.results.finish();
         }
         self.context.routes.remove(self.attempt.id);
         self.context.beat_soon.notify_one();
@@ -156,6 +166,9 @@ impl Driver {
     }
 
     async fn feed(&mut self, input: Input) {
+        if matches!(input, Input::Gone(_)) && !std::mem::replace(&mut self.result_waits, true) {
+            self.context.results.make();
+        }
         // Before anything else: what has come was read before the machine slept or was cut off.
         let lapses = self.context.lease.borrow().lapses_now();
         if lapses != std::mem::replace(&mut self.lapses, lapses) {

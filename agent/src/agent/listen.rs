@@ -249,9 +249,16 @@ fn malformed(context: &Context, subject: &str, why: &str) {
 /// After every reconnect: says so, and has every attempt read its journal.
 pub(super) async fn link(context: Arc<Context>) {
     let mut status = context.link.status();
-    let mut connects = 0;
+    let (mut connects, mut disconnects) = (0, 0);
     loop {
         let now = status.borrow_and_update().clone();
+        if now.disconnects > disconnects {
+            disconnects = now.disconnects;
+            let detail = json!({ "last_error": now.last_error });
+            context
+                .events
+                .tell(NewEvent::of_machine(kind::LINK_LOST, &context.me, detail));
+        }
         if now.connects > connects {
             if connects > 0 {
                 let detail = json!({ "connects": now.connects, "last_error": now.last_error });

@@ -5,6 +5,7 @@
 //! process and no result: those are the executor's, so that an agent can die at any moment.
 
 mod context;
+mod deliver;
 mod driver;
 mod epoch;
 mod events;
@@ -30,7 +31,7 @@ use fleet_nats::hub::Credentials;
 
 use crate::executor::{ClientError, ExecutorCommand};
 
-pub use status::{AgentStatus, StatusError, read_status};
+pub use status::{AgentStatus, SpoolStatus, StatusError, read_status};
 pub use supervisor::run;
 
 /// How long a stopping agent lets its jobs run on, unless configured.

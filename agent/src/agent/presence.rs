@@ -19,7 +19,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::status::{self, AgentStatus};
+use super::events::SpoolState;
+use super::status::{self, AgentStatus, SpoolStatus};
 use super::{AgentOptions, specs};
 
 /// Round trips remembered for their percentiles.
@@ -47,7 +48,7 @@ pub(super) struct Pulse {
 struct State {
     round_trips: VecDeque<Duration>,
     clock_offset_ms: Option<i64>,
-    spooled_since: Option<Instant>,
+    backlog: Backlog,
     executor_gone_since: Option<Instant>,
     degraded: Vec<Degraded>,
     beats: u64,
@@ -86,14 +87,16 @@ impl Pulse {
         load.slots_used = u32::try_from(context.routes.count())
             .unwrap_or(u32::MAX)
             .min(self.slots);
-        load.spooled = context.spooled.load(Ordering::Relaxed);
+        let spool = context.events.state();
+        load.spooled = waiting(context, &spool);
         load.dropped_log_bytes = context.dropped.load(Ordering::Relaxed);
         let degraded = {
             let mut state = self.state();
             let (median, p99) = percentiles(&state.round_trips);
             load.rtt_ms = median.map(millis);
             load.rtt_p99_ms = p99.map(millis);
-            let measured = self.measured(context, &mut state, &load, p99);
+            let mut measured = self.measured(context, &mut state, &load, p99);
+            measured.dropped_events = spool.trouble.map_or(0, |trouble| trouble.events);
             let since = clock::now();
             let next = with_since(causes(&measured), &state.degraded, since);
             state.degraded.clone_from(&next);
@@ -131,10 +134,7 @@ impl Pulse {
         rtt_p99: Option<Duration>,
     ) -> Measured {
         let now = Instant::now();
-        if load.spooled == 0 {
-            state.spooled_since = None;
-        }
-        let spooled = (load.spooled > 0).then(|| *state.spooled_since.get_or_insert(now));
+        let spool_waiting = state.backlog.waits(now, &so_far(context));
         let executor = context.executor.borrow().is_some();
         if executor {
             state.executor_gone_since = None;
@@ -145,11 +145,12 @@ impl Pulse {
             disk_free: load.disk_free,
             disk_total: load.disk_total,
             spool_bound: SPOOL_BOUND,
-            spool_waiting: spooled.map_or(Duration::ZERO, |since| now - since),
+            spool_waiting,
             rtt_p99,
             mem_free: load.mem_free,
             mem_total: self.specs.mem_total,
             dropped_log_bytes: load.dropped_log_bytes,
+            dropped_events: 0,
             binary_replaced: self.binary_replaced(),
             executor_silent: gone.map(|since| now - since),
         }
@@ -164,6 +165,48 @@ impl Pulse {
             .and_then(|m| m.modified())
             .is_ok_and(|now| now > *then)
     }
+}
+
+/// How many of each kind were made so far, and how many of them the hub has: events, chunks of
+/// output, results.
+type SoFar = [(u64, u64); 3];
+
+fn so_far(context: &Context) -> SoFar {
+    let progress = *context.events.progress().borrow();
+    let made = |done: u64, waiting: u64| (done.saturating_add(waiting), done);
+    [
+        (progress.synced, progress.delivered),
+        made(context.output.done(), context.chunks_waiting()),
+        made(context.results.done(), context.results.waiting()),
+    ]
+}
+
+/// How long something has waited for the hub. What keeps coming and going does not count: only that
+/// what was there at one look is not all delivered yet.
+#[derive(Debug, Default)]
+struct Backlog {
+    since: Option<(Instant, SoFar)>,
+}
+
+impl Backlog {
+    fn waits(&mut self, now: Instant, so_far: &SoFar) -> Duration {
+        let waits = |then: &SoFar| {
+            let pairs = then.iter().zip(so_far);
+            pairs.into_iter().any(|((made, _), (_, done))| done < made)
+        };
+        match &self.since {
+            Some((since, then)) if waits(then) => now - *since,
+            _ => {
+                self.since = waits(so_far).then_some((now, *so_far));
+                Duration::ZERO
+            }
+        }
+    }
+}
+
+/// Everything that waits for the hub.
+fn waiting(context: &Context, spool: &SpoolState) -> u64 {
+    spool.waiting.events + context.chunks_waiting() + context.results.waiting()
 }
 
 /// Causes with the time since when each has held.
@@ -217,7 +260,7 @@ pub(super) async fn beat(context: Arc<Context>) {
     let up = NewEvent::of_machine(kind::MACHINE_UP, &context.me, detail);
     context.events.tell(up);
     loop {
-        until_connected(&context, &pulse).await;
+        until_connected(&context, &pulse, &mut told_degraded).await;
         let presence = pulse.presence(&context, context.service());
         tell_degraded(&context, &presence.degraded, &mut told_degraded);
         tell_load(&context, &presence, &mut told_load);
@@ -259,12 +302,18 @@ async fn until_held(context: &Context, pulse: &Pulse) {
 }
 
 /// Waits until the link is up, and keeps saying on this machine how it is meanwhile.
-async fn until_connected(context: &Context, pulse: &Pulse) {
+async fn until_connected(context: &Context, pulse: &Pulse, told: &mut Vec<Cause>) {
     let mut status = context.link.status();
     write_status(context, pulse);
     while status.borrow_and_update().state != LinkState::Connected {
-        if status.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        match tokio::time::timeout(pulse.interval, status.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => std::future::pending::<()>().await,
+            // What is wrong without a hub is told to it later.
+            Err(_) => {
+                let presence = pulse.presence(context, context.service());
+                tell_degraded(context, &presence.degraded, told);
+            }
         }
         // Where it is up, before anybody can see the beat that follows.
         write_status(context, pulse);
@@ -339,6 +388,8 @@ async fn measure(context: &Context, pulse: &Pulse) {
 
 fn write_status(context: &Context, pulse: &Pulse) {
     let link = context.link.status().borrow().clone();
+    context.events.nudge();
+    let spool = context.events.state();
     status::write(
         &context.home,
         &AgentStatus {
@@ -354,7 +405,17 @@ fn write_status(context: &Context, pulse: &Pulse) {
             slots_used: u32::try_from(context.routes.count())
                 .unwrap_or(u32::MAX)
                 .min(pulse.slots),
-            spooled: context.spooled.load(Ordering::Relaxed),
+            spooled: waiting(context, &spool),
+            spool: SpoolStatus {
+                events: spool.waiting.events,
+                bytes: spool.waiting.bytes,
+                oldest: spool.waiting.oldest,
+                chunks: context.chunks_waiting(),
+                results: context.results.waiting(),
+                dropped_events: spool.dropped,
+                dropped_log_bytes: context.dropped.load(Ordering::Relaxed),
+                trouble: spool.trouble.map(|trouble| trouble.reason),
+            },
             executor_pid: context
                 .executor
                 .borrow()
@@ -371,4 +432,32 @@ fn write_status(context: &Context, pulse: &Pulse) {
 pub(super) async fn goodbye(context: &Context) -> Result<(), BusError> {
     let presence = context.pulse.presence(context, Service::Offline);
     context.bus.beat(&presence, None).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_waits_from_the_first_look_until_what_was_there_is_delivered() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut backlog = Backlog::default();
+        let mut look = |seconds, events: (u64, u64), chunks: (u64, u64)| {
+            let waits = backlog.waits(at(seconds), &[events, chunks, (0, 0)]);
+            waits.as_secs()
+        };
+        assert_eq!(look(0, (5, 5), (0, 0)), 0);
+        // One that comes and goes is on its way at every look.
+        assert_eq!(look(5, (6, 5), (0, 0)), 0);
+        assert_eq!(look(10, (7, 6), (0, 0)), 0);
+        assert_eq!(look(15, (9, 7), (0, 0)), 0);
+        // Nothing moves.
+        assert_eq!(look(20, (9, 7), (0, 0)), 5);
+        assert_eq!(look(25, (9, 8), (3, 0)), 10);
+        assert_eq!(look(30, (9, 9), (3, 0)), 0);
+        assert_eq!(look(41, (9, 9), (3, 2)), 11);
+        assert_eq!(look(42, (9, 9), (3, 3)), 0);
+        assert_eq!(look(99, (9, 9), (3, 3)), 0);
+    }
 }

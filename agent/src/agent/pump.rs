@@ -40,7 +40,10 @@ pub(super) async fn run(context: Arc<Context>, log: Log, mut output: watch::Rece
     } else {
         1
     };
+    context.output.begin(log.attempt, output.clone(), next - 1);
+    let _ended = Ended(&context, log.attempt);
     loop {
+        context.output.reach(log.attempt, next - 1);
         let announced = *output.borrow_and_update();
         if announced.chunks >= next {
             let Some(owned) = reader.take() else { return };
@@ -58,6 +61,15 @@ pub(super) async fn run(context: Arc<Context>, log: Log, mut output: watch::Rece
         } else if announced.ended || output.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Nothing more of an attempt is on its way, however its pump ended.
+struct Ended<'a>(&'a Context, AttemptId);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.output.end(self.1);
     }
 }
 
@@ -91,11 +103,9 @@ async fn resume(context: &Context, log: &Log) -> u64 {
 
 /// Sends chunks, the first of which comes after `missing` that are gone; the number to go on with.
 async fn send(context: &Context, log: &Log, next: u64, missing: u64, chunks: Vec<Chunk>) -> u64 {
-    let count = u64::try_from(chunks.len()).unwrap_or(0);
     if chunks.is_empty() {
         return next + missing;
     }
-    context.spool(count);
     let mut chunks = chunks.into_iter();
     let mut under_way = FuturesOrdered::new();
     let mut done = next + missing;
@@ -111,16 +121,17 @@ async fn send(context: &Context, log: &Log, next: u64, missing: u64, chunks: Vec
         };
         // After a failure the rest of the window is asked again, too: its order may have suffered.
         match stored {
-            Ok(seq) => done = done.max(seq + 1),
+            Ok(seq) => {
+                done = done.max(seq + 1);
+                context.output.reach(log.attempt, seq);
+            }
             Err(error) => {
                 tracing::debug!(%error, "output was not stored; trying again");
-                context.delivered(count);
                 context.pause(RETRY).await;
                 return done;
             }
         }
     }
-    context.delivered(count);
     done
 }
 

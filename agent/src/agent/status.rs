@@ -7,6 +7,27 @@ use fleet_contract::time::Time;
 use fleet_nats::home::Home;
 use serde::{Deserialize, Serialize};
 
+/// What waits on this machine for the hub, and what was lost.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    /// Events.
+    pub events: u64,
+    /// Their bytes on disk.
+    pub bytes: u64,
+    /// When the oldest of them happened.
+    pub oldest: Option<Time>,
+    /// Chunks of output.
+    pub chunks: u64,
+    /// Results of attempts.
+    pub results: u64,
+    /// Events that were lost since the agent started.
+    pub dropped_events: u64,
+    /// Bytes of output that were dropped since the agent started.
+    pub dropped_log_bytes: u64,
+    /// Why events are lost now.
+    pub trouble: Option<String>,
+}
+
 /// What a running agent says about itself on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentStatus {
@@ -30,8 +51,11 @@ pub struct AgentStatus {
     pub slots: u32,
     /// Slots that attempts hold.
     pub slots_used: u32,
-    /// Results and chunks of output that wait for the hub.
+    /// Events, results and chunks of output that wait for the hub.
     pub spooled: u64,
+    /// The same in detail.
+    #[serde(default)]
+    pub spool: SpoolStatus,
     /// Its executor's process, while it answers.
     pub executor_pid: Option<u32>,
 }

@@ -21,14 +21,14 @@ use serde_json::json;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::context::{Context, Held};
+use super::context::{Context, Held, Outgoing, Tally};
 use super::driver::Driver;
 use super::epoch::{self, Seen};
-use super::events::{self, EventSink};
+use super::events::EventSink;
 use super::presence::{self, Pulse};
 use super::puller::{self, Offer};
 use super::routes::{Announced, Routes};
-use super::{AgentError, AgentOptions, Stop, lease, listen, stats};
+use super::{AgentError, AgentOptions, Stop, deliver, lease, listen, stats};
 use crate::executor::{self, ExecutorClient, KillCause};
 
 /// How long all of starting the executor may take.
@@ -71,13 +71,15 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
         )
     })
     .await?;
-    let (events, to_deliver) = EventSink::new();
+    let boot = clock::message_id().to_string();
+    let spool = options.home.spool_events();
+    let events = EventSink::start(spool, options.machine.clone(), boot.clone())?;
     let pulse = Arc::new(Pulse::new(&options));
     let counters = Arc::new(Counters::default());
     let context = Arc::new(Context {
         me: options.machine.clone(),
         instance,
-        boot: clock::message_id().to_string(),
+        boot,
         home: options.home.clone(),
         env: options.env.clone(),
         bus: Bus::new(&link).counting(counters.clone()),
@@ -90,7 +92,8 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
         executor: watch::Sender::new(Some(executor.clone())),
         open: watch::Sender::new(true),
         stop: watch::Sender::new(Stop::No),
-        spooled: AtomicU64::new(0),
+        output: Outgoing::default(),
+        results: Tally::default(),
         dropped: AtomicU64::new(0),
         beat_soon: Notify::new(),
         pulse,
@@ -100,12 +103,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     let mut attempts = adopt(&context, &executor, &slots).await?;
     let (offers, mut taken) = mpsc::channel::<Offer>(OFFERS);
     let mut parts = JoinSet::new();
-    parts.spawn(events::deliver(
-        context.bus.clone(),
-        context.me.to_string(),
-        context.boot.clone(),
-        to_deliver,
-    ));
+    parts.spawn(deliver::run(context.clone()));
     parts.spawn(listen::executor(
         context.clone(),
         executor_options,
@@ -291,21 +289,19 @@ async fn wind_down(
 }
 
 async fn say_goodbye(context: &Context) {
+    let offline = NewEvent::of_machine(kind::MACHINE_OFFLINE, &context.me, json!({}));
+    context.events.tell(offline);
     let goodbye = async {
-        let offline = NewEvent::of_machine(kind::MACHINE_OFFLINE, &context.me, json!({}));
-        let event =
-            context
-                .bus
-                .put_event(context.me.as_str(), &offline, &context.boot, u64::MAX >> 1);
-        let (_, said) = tokio::join!(event, presence::goodbye(context));
+        let (said, ()) = tokio::join!(presence::goodbye(context), context.events.flush());
         lease::release(context, context.pulse.host()).await;
-        context.events.flush().await;
         said
     };
     match tokio::time::timeout(GOODBYE_WITHIN, goodbye).await {
         Ok(Ok(())) => {}
         _ => tracing::warn!("the hub did not hear the goodbye; it will see the connection close"),
     }
+    // What the hub has not heard is told at the next start.
+    let _ = tokio::time::timeout(GOODBYE_WITHIN, context.events.written()).await;
 }
 
 async fn end_executor(executor: &ExecutorClient) {

@@ -126,11 +126,14 @@ impl LogWriter {
         let seq = self.count.chunks + 1;
         fill_header(frame, stream, seq, offset, time);
         self.stream(stream).bytes += length;
-        if self.write(seq, frame).is_err() {
+        while self.write(seq, frame).is_err() {
             // Whatever half of it is there ends this segment for readers; go on in a new one.
             self.file = None;
-            self.stream(stream).dropped += length;
-            return false;
+            // On a full disk the oldest goes first, here as over the bound.
+            if !self.drop_one() {
+                self.stream(stream).dropped += length;
+                return false;
+            }
         }
         self.count.chunks = seq;
         self.filled += length;
@@ -199,18 +202,26 @@ impl LogWriter {
     }
 
     fn drop_oldest(&mut self) {
-        while self.kept.len() > 1
-            && let Some(oldest) = self.kept.front()
+        while let Some(oldest) = self.kept.front()
             && self.kept_bytes - (oldest.stdout + oldest.stderr) >= self.keep
-        {
-            if fs::remove_file(segment_path(&self.dir, oldest.first)).is_err() {
-                return;
-            }
-            self.kept_bytes -= oldest.stdout + oldest.stderr;
-            self.count.stdout.dropped += oldest.stdout;
-            self.count.stderr.dropped += oldest.stderr;
-            self.kept.pop_front();
+            && self.drop_one()
+        {}
+    }
+
+    /// Lets go of the oldest segment, but never of the last one; whether there was one.
+    fn drop_one(&mut self) -> bool {
+        let Some(oldest) = self.kept.front().filter(|_| self.kept.len() > 1) else {
+            return false;
+        };
+        if fs::remove_file(segment_path(&self.dir, oldest.first)).is_err() {
+            return false;
         }
+        let (stdout, stderr) = (oldest.stdout, oldest.stderr);
+        self.kept_bytes -= stdout + stderr;
+        self.count.stdout.dropped += stdout;
+        self.count.stderr.dropped += stderr;
+        self.kept.pop_front();
+        true
     }
 }
 

@@ -43,6 +43,7 @@ pub use protocol::{
     AttemptReport, EndedRecord, Environment, ExecutorEvent, FRAME_MAX_BYTES, FrameError, KillCause,
     PROTOCOL_VERSION, StartRequest,
 };
+pub(crate) use record::make_private_dir;
 pub use run_here::{RunHere, read_run, run_here};
 pub(crate) use server::own_environment;
 pub use server::{ExecutorOptions, serve, serve_blocking};

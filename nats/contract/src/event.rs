@@ -20,6 +20,14 @@ pub mod kind {
     pub const MACHINE_RECOVERED: &str = "machine.recovered";
     /// A sample of a machine's load, for who draws its past: told when it changed noticeably. No news.
     pub const MACHINE_LOAD: &str = "machine.load";
+    /// An agent lost the hub: told once it has found it again.
+    pub const LINK_LOST: &str = "link.lost";
+    /// What a machine had kept for the hub while it was away is with it.
+    pub const SPOOL_REPLAYED: &str = "spool.replayed";
+    /// Events that nobody will ever see: how many, and why.
+    pub const SPOOL_DROPPED: &str = "spool.dropped";
+    /// What a machine kept for the hub was damaged on its disk.
+    pub const SPOOL_DAMAGED: &str = "spool.damaged";
     /// An agent found the hub again.
     pub const LINK_HEALED: &str = "link.healed";
     /// An agent started its executor.

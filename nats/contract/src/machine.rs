@@ -76,7 +76,7 @@ pub struct Load {
     /// 99th percentile of the last round trips to the hub, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_p99_ms: Option<f64>,
-    /// Results and chunks of output on the machine's disk that the hub has not confirmed yet.
+    /// Events, results and chunks of output on the machine's disk that the hub has not confirmed yet.
     #[serde(default)]
     pub spooled: u64,
     /// Bytes of output that were dropped since the agent started.
@@ -104,6 +104,8 @@ pub enum Cause {
     Contract,
     /// Bytes of output were dropped.
     DroppedLog,
+    /// Events cannot be put on the disk and are lost.
+    EventsDropped,
     /// The agent runs an older binary than the file on disk.
     BinaryReplaced,
     /// The executor does not answer.
@@ -114,7 +116,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ClockOffset,
         Self::BeatMissed,
         Self::DiskLow,
@@ -123,6 +125,7 @@ impl Cause {
         Self::Probe,
         Self::Contract,
         Self::DroppedLog,
+        Self::EventsDropped,
         Self::BinaryReplaced,
         Self::Executor,
         Self::MemoryLow,
@@ -140,6 +143,7 @@ impl Cause {
             Self::Probe => "probe failing",
             Self::Contract => "contract version",
             Self::DroppedLog => "output dropped",
+            Self::EventsDropped => "events dropped",
             Self::BinaryReplaced => "binary replaced",
             Self::Executor => "executor not answering",
             Self::MemoryLow => "memory low",
@@ -179,6 +183,8 @@ pub struct Measured {
     pub mem_total: u64,
     /// Bytes of output dropped since the agent started.
     pub dropped_log_bytes: u64,
+    /// Events that were lost since one could last be put on the disk.
+    pub dropped_events: u64,
     /// Whether the file the agent was started from is newer now.
     pub binary_replaced: bool,
     /// How long the executor has not answered.
@@ -211,6 +217,9 @@ pub fn causes(m: &Measured) -> Vec<(Cause, String)> {
     }
     if m.dropped_log_bytes > 0 {
         found.push((Cause::DroppedLog, format!("{} bytes", m.dropped_log_bytes)));
+    }
+    if m.dropped_events > 0 {
+        found.push((Cause::EventsDropped, format!("{} so far", m.dropped_events)));
     }
     if m.binary_replaced {
         found.push((
@@ -462,6 +471,7 @@ mod tests {
             rtt_p99: Some(Duration::from_millis(501)),
             mem_free: 4,
             dropped_log_bytes: 1,
+            dropped_events: 1,
             binary_replaced: true,
             executor_silent: Some(Duration::from_secs(3)),
             ..fine

@@ -1,0 +1,427 @@
+//! Jobs that were dispatched while the hub was away: files in `FLEET_HOME/spool/dispatch`, each on
+//! the disk before its ids are told, and removed once the hub has its jobs.
+//!
+//! Only who may dispatch reads them: a file holds no right, and whoever sends it shows the operator's
+//! own credentials. A machine's agent cannot: it may not dispatch.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fleet_contract::ids::{JobId, TicketId};
+use fleet_contract::record::StateWord;
+use fleet_contract::spec::{JobSpec, Target};
+use fleet_contract::time::Time;
+use fleet_contract::view::JobView;
+use fleet_nats::bus::{Bus, BusError};
+use fleet_nats::home::Home;
+use fleet_nats::operate::DispatchError;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Exit, Failure};
+use crate::{clock, private_file};
+
+/// Most bytes that may wait.
+const BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How long a passer-by waits for another who is sending, and how often it looks.
+const PASSING: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// What is said of a job that is here and nowhere else.
+pub(crate) const HERE: &str = "spooled here, not sent";
+
+/// A job to be: its id and its ticket are decided before anybody hears of it, so that it is the same
+/// job however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Planned {
+    pub(crate) id: JobId,
+    pub(crate) ticket: TicketId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<u32>,
+}
+
+/// What one command dispatched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Batch {
+    v: u32,
+    pub(crate) spooled_at: Time,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
+    #[serde(default)]
+    pub(crate) queue_anyway: bool,
+    pub(crate) spec: JobSpec,
+    pub(crate) jobs: Vec<Planned>,
+    /// Why the hub's fleet cannot run it: it is not sent again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
+}
+
+impl Batch {
+    /// These jobs of this specification.
+    pub(crate) fn new(
+        spec: &JobSpec,
+        jobs: Vec<Planned>,
+        key: Option<&str>,
+        queue_anyway: bool,
+    ) -> Self {
+        Self {
+            v: 1,
+            spooled_at: clock::now(),
+            key: key.map(str::to_owned),
+            queue_anyway,
+            spec: spec.clone(),
+            jobs,
+            refused: None,
+        }
+    }
+
+    fn spec_of(&self, job: &Planned) -> JobSpec {
+        JobSpec {
+            index: job.index,
+            ..self.spec.clone()
+        }
+    }
+
+    /// Its jobs as they are shown.
+    pub(crate) fn views(&self) -> impl Iterator<Item = JobView> {
+        self.jobs.iter().map(|job| self.view(job))
+    }
+
+    fn view(&self, job: &Planned) -> JobView {
+        let spec = &self.spec;
+        let (lane, machine) = match &spec.target {
+            Target::Lane(lane) => (Some(lane.clone()), None),
+            Target::Pin(machine) => (None, Some(machine.clone())),
+        };
+        let reason = match &self.refused {
+            Some(why) => format!("{HERE}: {why}"),
+            None => HERE.to_owned(),
+        };
+        JobView {
+            id: job.id,
+            name: spec.name.clone(),
+            state: StateWord::Queued,
+            machine,
+            lane,
+            command: spec.command.clone(),
+            shell: spec.shell,
+            attempt: 0,
+            attempts: Vec::new(),
+            exit_code: None,
+            signal: None,
+            reason: Some(reason),
+            cancel_requested: false,
+            submitted_at: spec.submitted_at,
+            started_at: None,
+            ended_at: None,
+            submitted_by: spec.submitted_by.clone(),
+            tags: spec.tags.clone(),
+            index: job.index,
+            revision: 0,
+        }
+    }
+}
+
+/// A file, and what is in it or why that cannot be read.
+pub(crate) struct Entry {
+    pub(crate) path: PathBuf,
+    pub(crate) batch: Result<Batch, String>,
+}
+
+fn names(home: &Home) -> Vec<String> {
+    let entries = fs::read_dir(home.spool_dispatch()).into_iter().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".json"))
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// Whether anything waits here.
+pub(crate) fn any(home: &Home) -> bool {
+    !names(home).is_empty()
+}
+
+/// Everything that waits here, oldest first.
+pub(crate) fn list(home: &Home) -> Vec<Entry> {
+    let read = |name: String| {
+        let path = home.spool_dispatch().join(name);
+        let batch = match fs::read(&path) {
+            // Sent by another process in between.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => Err(error.to_string()),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| e.to_string()),
+        };
+        Some(Entry { path, batch })
+    };
+    names(home).into_iter().filter_map(read).collect()
+}
+
+/// Every job that waits here, oldest first.
+pub(crate) fn views(home: &Home) -> Vec<JobView> {
+    let batches = list(home).into_iter().filter_map(|entry| entry.batch.ok());
+    batches
+        .flat_map(|batch| batch.views().collect::<Vec<_>>())
+        .collect()
+}
+
+/// The right to change what waits here; held as long as the file is open.
+fn lock(home: &Home, operation: FlockOperation) -> io::Result<File> {
+    private_file::folder(&home.spool_dispatch())?;
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(home.spool_dispatch().join("lock"))?;
+    flock(&file, operation)?;
+    Ok(file)
+}
+
+/// Puts jobs on the disk: when this returns, they outlive a loss of power.
+pub(crate) fn put(home: &Home, batch: &Batch) -> Result<(), Failure> {
+    let folder = home.spool_dispatch();
+    let failed = |error: io::Error| Failure::file("cannot spool the job", &folder, &error);
+    let bytes = serde_json::to_vec(batch).map_err(|e| Failure::internal(e.to_string()))?;
+    let _lock = lock(home, FlockOperation::LockExclusive).map_err(failed)?;
+    let there = names(home);
+    let size = |name: &String| fs::metadata(folder.join(name)).map_or(0, |m| m.len());
+    let held: u64 = there.iter().map(size).sum();
+    if held + bytes.len() as u64 > BYTES_MAX {
+        let text = format!("the spool is full: {held} bytes of jobs wait, {BYTES_MAX} may");
+        return Err(Failure::new(Exit::TempFail, text).next("fleet spool list"));
+    }
+    // Behind all that is there, whatever the clock says.
+    let number = |name: &String| name.split('-').next()?.parse::<u64>().ok();
+    let now = u64::try_from(clock::now().as_micros()).unwrap_or(0);
+    let last = there
+        .last()
+        .and_then(number)
+        .map_or(0, |n| n.saturating_add(1));
+    let first = batch.jobs.first().map_or("none", |job| job.id.as_str());
+    let path = folder.join(format!("{:020}-{first}.json", now.max(last)));
+    private_file::replace(&path, &bytes).map_err(failed)?;
+    for above in [home.spool_dir(), home.root().to_owned()] {
+        File::open(&above)
+            .and_then(|dir| dir.sync_all())
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Takes a job out of what waits here; whether it was there.
+pub(crate) fn remove(home: &Home, id: JobId) -> Result<bool, Failure> {
+    let failed = |path: &Path, e: &io::Error| Failure::file("cannot remove the job", path, e);
+    let folder = home.spool_dispatch();
+    let _lock = lock(home, FlockOperation::LockExclusive).map_err(|e| failed(&folder, &e))?;
+    for Entry { path, batch } in list(home) {
+        let Ok(mut batch) = batch else { continue };
+        let before = batch.jobs.len();
+        batch.jobs.retain(|job| job.id != id);
+        if batch.jobs.len() < before {
+            rewrite(&path, &batch).map_err(|e| failed(&path, &e))?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Leaves these jobs in a file; without jobs the file goes.
+fn rewrite(path: &Path, batch: &Batch) -> io::Result<()> {
+    if !batch.jobs.is_empty() {
+        let bytes = serde_json::to_vec(batch)?;
+        return private_file::replace(path, &bytes);
+    }
+    fs::remove_file(path)?;
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+/// What became of what waited here.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    /// Jobs that the hub has now.
+    pub(crate) jobs: Vec<JobId>,
+    /// Jobs that the hub's fleet cannot run, and why.
+    pub(crate) refused: Vec<(JobId, String)>,
+    /// Files that cannot be read, and why.
+    pub(crate) unreadable: Vec<(PathBuf, String)>,
+    /// Why the rest waits on.
+    pub(crate) stopped: Option<DispatchError>,
+}
+
+/// Whose turn it is to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Whoever comes by: leaves it to another who is at it, and what was refused alone.
+    Passing,
+    /// Who was told to: everything.
+    Told,
+}
+
+/// Sends what waits here, in order. Sent twice, by two processes or after a crash, a job is the same
+/// job.
+pub(crate) async fn send(home: &Home, bus: &Bus, turn: Turn) -> Result<Sent, Failure> {
+    let mut sent = Sent::default();
+    let Some(_lock) = my_turn(home, turn).await? else {
+        return Ok(sent);
+    };
+    for Entry { path, batch } in list(home) {
+        let mut batch = match batch {
+            Ok(batch) => batch,
+            Err(why) => {
+                sent.unreadable.push((path, why));
+                continue;
+            }
+        };
+        if batch.refused.is_some() && turn == Turn::Passing {
+            continue;
+        }
+        let done = send_batch(bus, &mut batch, &mut sent).await;
+        rewrite(&path, &batch).map_err(|e| Failure::file("cannot send", &path, &e))?;
+        if let Err(error) = done {
+            sent.stopped = Some(error);
+            break;
+        }
+    }
+    Ok(sent)
+}
+
+/// The right to send, where nobody else keeps it for longer than is waited.
+async fn my_turn(home: &Home, turn: Turn) -> Result<Option<File>, Failure> {
+    let begun = Instant::now();
+    loop {
+        match lock(home, FlockOperation::NonBlockingLockExclusive) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                return Err(Failure::file("cannot send", &home.spool_dispatch(), &error));
+            }
+        }
+        // Whoever is at it is nearly done, as a rule: what comes after may be about these jobs.
+        if turn == Turn::Passing && begun.elapsed() > PASSING {
+            return Ok(None);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Sends one file's jobs; what is not sent stays in it.
+async fn send_batch(bus: &Bus, batch: &mut Batch, sent: &mut Sent) -> Result<(), DispatchError> {
+    let survey = bus.survey(&batch.spec.target).await?;
+    batch.refused = None;
+    if let Err(error) = survey.check(&batch.spec.target, batch.queue_anyway) {
+        return refuse(batch, error, sent);
+    }
+    let mut done = Ok(());
+    // One after the other: what was spooled first is queued first.
+    for job in &batch.jobs {
+        let (key, spec) = (batch.key.as_deref(), batch.spec_of(job));
+        match bus.dispatch_again(job.id, job.ticket, key, spec).await {
+            Ok(_) => sent.jobs.push(job.id),
+            Err(error) => {
+                done = Err(error);
+                break;
+            }
+        }
+    }
+    batch.jobs.retain(|job| !sent.jobs.contains(&job.id));
+    done.or_else(|error| refuse(batch, error, sent))
+}
+
+/// Keeps what the fleet will not take, however often it is asked; anything else is tried again.
+fn refuse(batch: &mut Batch, error: DispatchError, sent: &mut Sent) -> Result<(), DispatchError> {
+    let for_good = matches!(
+        error,
+        DispatchError::UnknownMachine { .. }
+            | DispatchError::KeyTaken { .. }
+            | DispatchError::Spec(_)
+            | DispatchError::Bus(BusError::Wire(_))
+    );
+    if !for_good {
+        return Err(error);
+    }
+    let why = error.to_string();
+    let jobs = batch.jobs.iter().map(|job| (job.id, why.clone()));
+    sent.refused.extend(jobs);
+    batch.refused = Some(why);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fleet_contract::ids::Lane;
+    use fleet_nats::clock::{job_id, ticket_id};
+    use std::os::unix::fs::PermissionsExt;
+
+    fn batch(count: u32) -> Batch {
+        let command = vec!["true".to_owned()];
+        let mut spec = JobSpec::new(
+            command,
+            Target::Lane(Lane::any()),
+            clock::now(),
+            "ana@laptop".to_owned(),
+        );
+        spec.stdin = Some(vec![0, 255]);
+        let jobs = (0..count).map(|index| Planned {
+            id: job_id(),
+            ticket: ticket_id(),
+            index: Some(index),
+        });
+        Batch::new(&spec, jobs.collect(), None, false)
+    }
+
+    #[test]
+    fn what_is_spooled_is_private_whole_and_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().join("f"));
+        fs::create_dir(home.root()).unwrap();
+        assert!(!any(&home));
+        let batches: Vec<Batch> = (1..4).map(batch).collect();
+        for batch in &batches {
+            put(&home, batch).unwrap();
+        }
+        // Left over by a writer that was killed, and by nobody.
+        fs::write(home.spool_dispatch().join("x.json.7.new"), "{").unwrap();
+        fs::write(home.spool_dispatch().join("00-x.json"), "{").unwrap();
+        let entries = list(&home);
+        assert!(entries[0].batch.is_err());
+        let read: Vec<Batch> = entries.into_iter().filter_map(|e| e.batch.ok()).collect();
+        assert_eq!(read, batches);
+        for (path, mode) in [
+            (home.spool_dir(), 0o700),
+            (home.spool_dispatch(), 0o700),
+            (list(&home)[1].path.clone(), 0o600),
+        ] {
+            let found = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(found & 0o777, mode, "{}", path.display());
+        }
+        let views = views(&home);
+        assert_eq!(views.len(), 6);
+        assert_eq!(views[1].index, Some(0));
+        assert_eq!(views[0].reason.as_deref(), Some(HERE));
+        assert!(remove(&home, views[1].id).unwrap());
+        assert!(!remove(&home, views[1].id).unwrap());
+        assert!(remove(&home, views[0].id).unwrap());
+        assert_eq!(names(&home).len(), 3, "an empty one goes");
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_changes_no_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path());
+        private_file::folder(&home.spool_dispatch()).unwrap();
+        let later = home.spool_dispatch().join("09999999999999999999-a.json");
+        let first = batch(1);
+        fs::write(later, serde_json::to_vec(&first).unwrap()).unwrap();
+        let second = batch(1);
+        put(&home, &second).unwrap();
+        let read: Vec<Batch> = list(&home)
+            .into_iter()
+            .filter_map(|e| e.batch.ok())
+            .collect();
+        assert_eq!(read, [first, second]);
+    }
+}
