@@ -230,6 +230,48 @@ fn a_job_that_nobody_started_expires_and_the_act_is_repeated_until_its_record_co
 }
 
 #[test]
+fn a_jobs_life_counts_from_when_the_hub_got_it_whatever_its_dispatchers_clock() {
+    let hour = 3_600_000_000;
+    for submitted in [-hour, 0, hour] {
+        let mut bench = long();
+        bench.spec.expires_ms = 3000;
+        bench.spec.submitted_at = Time::from_micros(submitted);
+        bench.queue(job_id(1));
+        let (waited, acts) = bench.wait();
+        assert_eq!(waited, 3 * SECOND, "{submitted}");
+        assert_eq!(appended(&acts), &Change::Expired {});
+    }
+}
+
+#[test]
+fn an_attempt_of_an_earlier_epoch_that_nobody_has_is_asked_about_whatever_its_policy() {
+    for on_lost in [OnLost::Fail, OnLost::Retry] {
+        for (epoch, asks) in [(0, false), (9, true)] {
+            let mut bench = long();
+            bench.keeper = Keeper::new(bench.boot, Retention::default()).in_epoch(epoch);
+            bench.spec.on_lost = on_lost;
+            bench.queue(job_id(1));
+            bench.claim(job_id(1), 1, 0);
+            bench.pass(LEASE);
+            assert!(matches!(&bench.due()[..], [Act::TakeLease { .. }]));
+            let (seq, boot, now) = (bench.seq + 1, bench.boot, bench.now);
+            bench
+                .keeper
+                .lease_taken(&machine("studio"), seq, boot, now, 0.5);
+            let acts = bench.due();
+            let Change::Lost { next, .. } = appended(&acts) else {
+                panic!("{acts:?}");
+            };
+            assert_eq!(
+                matches!(next, Next::Ask { .. }),
+                asks,
+                "{on_lost:?} {epoch}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_backoff_lasts_as_long_as_its_writer_meant_whatever_its_clock() {
     let year = 365 * 24 * 3600 * SECOND;
     for skew in [Duration::ZERO, year] {
