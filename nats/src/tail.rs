@@ -10,6 +10,7 @@ use async_nats::jetstream::consumer::{Consumer, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::{self, Message};
 use fleet_contract::time::Time;
 use futures_util::StreamExt;
+use tokio::time::{Instant, sleep_until};
 
 use crate::bus::{ANSWER_WITHIN, Bus, BusError, Stored, broken, is_smuggled};
 use crate::connect::{LinkState, LinkStatus};
@@ -58,6 +59,8 @@ pub enum Next {
     CaughtUp,
 }
 
+/// How long nothing may come before a reader looks whether there is anything to come.
+const QUIET: Duration = Duration::from_millis(500);
 /// First and longest pause before a reader that could not be made anew is tried again.
 const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -76,6 +79,8 @@ pub struct Tail {
     last_seq: u64,
     /// How often the link had broken when its consumer was made.
     disconnects: u64,
+    /// When something came last, while it is not caught up.
+    quiet: Instant,
 }
 
 impl std::fmt::Debug for Tail {
@@ -121,6 +126,7 @@ impl Tail {
             ready,
             last_seq: 0,
             disconnects,
+            quiet: Instant::now(),
         })
     }
 
@@ -144,8 +150,28 @@ impl Tail {
                 },
                 // The client would notice only after 15 s that the hub has forgotten its consumer.
                 () = broken(&mut status, disconnects) => self.reopen().await,
+                () = sleep_until(self.quiet + QUIET), if !self.caught_up => self.look_for_end().await,
             }
         }
+    }
+
+    /// Nothing comes though the server says that there is more: it counts messages that it cannot
+    /// read, for a damaged block, and never brings them. What it has last decides.
+    async fn look_for_end(&mut self) {
+        self.quiet = Instant::now();
+        for filter in &self.filters {
+            match self.bus.last(&self.stream, filter).await {
+                Ok(last) if last.as_ref().is_none_or(|m| m.seq <= self.last_seq) => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+        tracing::warn!(
+            stream = self.stream,
+            left = self.left,
+            "messages that cannot be read"
+        );
+        self.caught_up = true;
+        self.ready.push_back(Next::CaughtUp);
     }
 
     /// Makes the consumer anew where the reader stopped.
@@ -211,6 +237,7 @@ impl Tail {
             return Ok(());
         }
         self.last_seq = stored.seq;
+        self.quiet = Instant::now();
         self.ready
             .push_back(Next::Message(Box::new(stored), pending));
         // What keeps coming in does not put off the end of what was there.

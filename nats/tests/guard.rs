@@ -1,0 +1,241 @@
+//! The guard against a real server: flipped bits in the journal's blocks, and streams that fill.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fleet_contract::ids::{JobId, Lane, Writer};
+use fleet_contract::keeper::Retention;
+use fleet_contract::record::{Cause, Change, StateWord};
+use fleet_contract::spec::{JobSpec, Target};
+use fleet_nats::bus::Bus;
+use fleet_nats::connect::{ConnectOptions, Link, connect};
+use fleet_nats::flow::NewEvent;
+use fleet_nats::guard::{Guard, KeeperTask, write_down};
+use fleet_nats::hub::{Credentials, Hub};
+use fleet_nats::subject::stream;
+use fleet_nats::testing::TestHub;
+use fleet_nats::{clock, keeper};
+use serde_json::{Value, json};
+
+/// Long enough for a loaded machine; nothing waits this long unless it is broken.
+const LONG: Duration = Duration::from_secs(40);
+
+async fn link(credentials: Credentials) -> Link {
+    connect(&ConnectOptions {
+        fail_within: LONG,
+        // The system account has none.
+        check_api: false,
+        ..ConnectOptions::new("test", credentials)
+    })
+    .await
+    .unwrap()
+}
+
+/// A hub in a folder, with a guard that has admitted it.
+struct Guarded {
+    hub: Hub,
+    bus: Bus,
+    _link: Link,
+    guard: Guard,
+    notes: Vec<String>,
+}
+
+async fn start(folder: &Path) -> Guarded {
+    let hub = Hub::start(TestHub::options(folder).await).await.unwrap();
+    let link = link(hub.keeper_credentials().unwrap()).await;
+    let bus = Bus::new(&link);
+    let mut guard = Guard::new(bus.clone(), hub.handle());
+    let notes = guard.admit().await.unwrap();
+    Guarded {
+        hub,
+        bus,
+        _link: link,
+        guard,
+        notes,
+    }
+}
+
+async fn stop(guarded: Guarded) {
+    write_down(&guarded.bus, &guarded.hub.handle()).await;
+    guarded.hub.stop().await.unwrap();
+}
+
+/// Ends when dropped.
+struct Watching(tokio::task::JoinHandle<()>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The guard at its watch, with a keeper.
+async fn watch(hub: &Hub, bus: &Bus, guard: Guard) -> (Watching, Link) {
+    let system = link(hub.system_credentials().unwrap()).await;
+    let (bus, identity) = (bus.clone(), hub.identity().clone());
+    let client = system.client().clone();
+    let keeper = move |_| {
+        KeeperTask::new(tokio::spawn(keeper::run(
+            bus.clone(),
+            client.clone(),
+            identity.clone(),
+            Retention::default(),
+            clock::message_id().to_string(),
+            Arc::default(),
+        )))
+    };
+    (Watching(tokio::spawn(guard.watch(keeper))), system)
+}
+
+fn spec() -> JobSpec {
+    let any = Target::Lane(Lane::any());
+    JobSpec::new(vec!["true".to_owned()], any, clock::now(), "test".into())
+}
+
+async fn dispatch(bus: &Bus) -> JobId {
+    let id = clock::job_id();
+    bus.dispatch(id, None, spec()).await.unwrap();
+    id
+}
+
+/// The folder of the journal's blocks.
+fn blocks(folder: &Path) -> PathBuf {
+    let accounts = std::fs::read_dir(folder.join("hub/jetstream")).unwrap();
+    let mut found = accounts
+        .map(|account| account.unwrap().path().join("streams/JOB/msgs"))
+        .filter(|path| path.exists());
+    found.next().unwrap()
+}
+
+/// Flips a bit of the block where `text` stands in it.
+fn flip(folder: &Path, text: &str) {
+    let path = blocks(folder).join("1.blk");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes
+        .windows(text.len())
+        .position(|window| window == text.as_bytes())
+        .unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_that_truncates_the_journal_is_found_out_and_no_ticket_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = start(folder.path()).await;
+    assert_eq!(first.notes, [] as [String; 0]);
+    let mut jobs = Vec::new();
+    for _ in 0..20 {
+        jobs.push(dispatch(&first.bus).await);
+    }
+    stop(first).await;
+    // In the middle, and without the server's own index it ends there.
+    flip(folder.path(), &format!("fleet.job.{}.", jobs[10]));
+    std::fs::remove_file(blocks(folder.path()).join("index.db")).unwrap();
+
+    let again = start(folder.path()).await;
+    let said = again.notes.join("\n");
+    assert!(said.contains("stream JOB ends at"), "{said}");
+    assert!(again.guard.epoch() > 0);
+    for id in &jobs {
+        let job = again.bus.job(*id).await.unwrap().unwrap();
+        assert_eq!(job.state.word(), StateWord::NeedsHuman, "{id}");
+        assert_eq!(job.recovered, Some(again.guard.epoch()));
+    }
+    let epoch = again.guard.epoch();
+    stop(again).await;
+    let third = start(folder.path()).await;
+    assert_eq!(third.notes, [] as [String; 0], "it is well again");
+    assert_eq!(third.guard.epoch(), epoch);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_lost_in_the_middle_puts_its_job_to_the_operator_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = start(folder.path()).await;
+    let (damaged, whole) = (dispatch(&first.bus).await, dispatch(&first.bus).await);
+    let mut tickets = Vec::new();
+    for _ in 0..2 {
+        let job = first.bus.job(damaged).await.unwrap().unwrap();
+        let ticket = clock::ticket_id();
+        tickets.push(ticket);
+        let change = Change::Queued {
+            ticket,
+            target: job.target.clone(),
+            work_seq: 1,
+            cause: Cause::Move,
+            spec: None,
+        };
+        let now = clock::now();
+        let record = job.record(now, &Writer::Operator, change).unwrap();
+        first
+            .bus
+            .append(damaged, &Writer::Operator, now, &record)
+            .await
+            .unwrap();
+    }
+    stop(first).await;
+    flip(folder.path(), tickets[0].as_str());
+
+    let again = start(folder.path()).await;
+    assert_eq!(again.notes, [] as [String; 0], "no count shows it");
+    let (bus, guard) = (again.bus.clone(), again.guard);
+    let _watching = watch(&again.hub, &bus, guard).await;
+    let deadline = Instant::now() + LONG;
+    loop {
+        let job = bus.job(damaged).await.unwrap().unwrap();
+        if job.state.word() == StateWord::NeedsHuman {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{job:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let job = bus.job(whole).await.unwrap().unwrap();
+    assert_eq!(job.state.word(), StateWord::Queued);
+    let events = bus.last(stream::FLOW, "fleet.flow.hub.hub.damaged").await;
+    let text = String::from_utf8_lossy(&events.unwrap().unwrap().payload).into_owned();
+    assert!(text.contains(damaged.as_str()), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_fills_is_said_with_who_fills_it_before_it_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let guarded = start(folder.path()).await;
+    let bus = guarded.bus.clone();
+    let info: Value = bus
+        .api("STREAM.INFO.FLOW", bytes::Bytes::new())
+        .await
+        .unwrap();
+    let mut config = info["config"].clone();
+    config["max_bytes"] = 100_000.into();
+    bus.api::<Value>("STREAM.UPDATE.FLOW", config.to_string().into())
+        .await
+        .unwrap();
+    let _watching = watch(&guarded.hub, &bus, guarded.guard).await;
+    for n in 0..85 {
+        let machine = if n % 4 == 0 { "mini" } else { "studio" };
+        let name = machine.parse().unwrap();
+        let detail = json!({ "filler": "x".repeat(800) });
+        let event = NewEvent::of_machine("test.filler", &name, detail);
+        bus.put_event(machine, &event, "boot", n).await.unwrap();
+    }
+    let deadline = Instant::now() + LONG;
+    let trouble = loop {
+        let word = bus.hub_word().await.unwrap().unwrap();
+        if let Some(trouble) = word.troubles.first() {
+            break trouble.clone();
+        }
+        assert!(Instant::now() < deadline, "nothing was said");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(trouble.kind, "hub.nearly_full FLOW");
+    let text = &trouble.text;
+    assert!(text.contains("most of it: events of studio (63)"), "{text}");
+}
