@@ -93,3 +93,24 @@ async fn what_is_no_event_under_a_machines_name_is_in_the_way_of_none() {
     let after = bus.put_events("studio", &three, told.seq).await;
     assert_eq!(after.unwrap(), told.seq + 3);
 }
+
+/// What an agent does with a long outage's events once its hub is back.
+#[tokio::test]
+async fn ten_thousand_events_are_stored_in_order_within_seconds() {
+    let hub = TestHub::start().await;
+    let link = hub.operator().await;
+    let bus = Bus::new(&link);
+    keeper::prepare(&bus, 1 << 30).await.unwrap();
+    let link = hub.connect("studio", Permission::Worker).await.unwrap();
+    let agent = Bus::new(&link);
+    let all = events(&"studio".parse().unwrap(), "a", 1..=10_000);
+    let begun = std::time::Instant::now();
+    let mut after = 0;
+    for batch in all.chunks(BATCH_MAX) {
+        after = agent.put_events("studio", batch, after).await.unwrap();
+    }
+    println!("10,000 events stored in {:?}", begun.elapsed());
+    let told = agent.last_told("studio").await.unwrap();
+    assert_eq!(told.place, Some(("a".to_owned(), 10_000)));
+    assert_eq!(told.seq, after);
+}
