@@ -19,7 +19,7 @@ use crate::spooled;
 const DEFAULT_HUB: &str = "nats://127.0.0.1:4222";
 
 /// What can be typed where there is no hub.
-const WITHOUT_A_HUB: &str = "fleet up, or fleet run -- CMD to run it here without one";
+pub(crate) const WITHOUT_A_HUB: &str = "fleet up, or fleet run -- CMD to run it here without one";
 
 /// Pause before a hub that is being started again is tried again.
 const RESTART_PAUSE: Duration = Duration::from_millis(50);

@@ -105,6 +105,15 @@ impl Failure {
         self
     }
 
+    /// The same failure with another command to type, where it named this one.
+    #[must_use]
+    pub(crate) fn instead_of(self, known: &str, next: &str) -> Self {
+        match &self {
+            Self::Told(told) if told.next.as_deref() == Some(known) => self.next(next),
+            _ => self,
+        }
+    }
+
     /// The same failure with more words.
     #[must_use]
     pub(crate) fn and(mut self, more: &str) -> Self {

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -174,6 +175,7 @@ fn lock(home: &Home, operation: FlockOperation) -> io::Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(0o600)
         .open(home.spool_dispatch().join("lock"))?;
     flock(&file, operation)?;
     Ok(file)

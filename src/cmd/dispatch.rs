@@ -19,13 +19,17 @@ use serde::Serialize;
 use crate::args::dispatch::{self as args, Dispatch};
 use crate::cmd::logs::{self, JournalTail, LogTail, OnCtrlC, Sink};
 use crate::cmd::wait::{self, Waited};
-use crate::context::Context;
+use crate::context::{Context, WITHOUT_A_HUB};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::Said;
 use crate::output::jobs::{Dispatched, Ended};
 use crate::read::{self, Waiter};
 use crate::spooled::{self, Batch, Planned};
 use crate::{jobspec, prefix};
+
+/// What can be typed where there is no hub to dispatch to.
+const WITH_A_SPOOL: &str = "fleet up; or with --spool, to send it when the hub is there; or \
+                            fleet run -- CMD to run it here without one";
 
 /// Dispatches that are under way at once.
 const AT_ONCE: usize = 128;
@@ -41,7 +45,8 @@ pub(crate) async fn run(args: &Dispatch, cx: &mut Context) -> Outcome {
             let left = jobs.into_iter().filter(|job| !known.contains(&job.id));
             spool(args, cx, &spec, left.collect(), &failure)
         }
-        outcome => outcome,
+        Err(failure) => Err(failure.instead_of(WITHOUT_A_HUB, WITH_A_SPOOL)),
+        Ok(code) => Ok(code),
     }
 }
 

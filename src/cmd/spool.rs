@@ -108,7 +108,7 @@ fn remove(jobs: &[String], cx: &mut Context) -> Outcome {
     let known: Vec<JobId> = spooled::views(&home).iter().map(|job| job.id).collect();
     let ids: Vec<JobId> = jobs
         .iter()
-        .map(|text| prefix::resolve(text, &known))
+        .map(|text| prefix::resolve(text, &known).map_err(|f| f.next("fleet spool list")))
         .collect::<Result<_, _>>()?;
     for id in ids {
         if !spooled::remove(&home, id)? {

@@ -43,6 +43,9 @@ fn spooled_jobs_are_shown_sent_in_order_and_run_once() {
     fleet.without_hub(HubEnd::Killed, |fleet| {
         let refused = fleet.run(&["dispatch", "--", "true"]);
         assert_eq!(refused.code, 69, "{refused:?}");
+        for way in ["fleet up", "--spool", "fleet run -- CMD"] {
+            assert!(refused.err.contains(way), "{refused:?}");
+        }
         ids.extend(spool(&fleet.home, &gate, "a", &["--on", "studio"]));
         ids.extend(spool(
             &fleet.home,
