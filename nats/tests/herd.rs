@@ -62,7 +62,8 @@ async fn agents_come_back_within_seconds_and_not_all_at_once() {
         at(99),
         at(100)
     );
-    // Pauses of the last are at most 0.5 s, 0.5 s, 1 s, ...: it is not what the server took.
+    assert!(at(100) < Duration::from_secs(30), "{times:?}");
+    // Their pauses are spread; the rest is what the server takes.
     assert!(
         at(100) - at(0) > Duration::from_millis(100),
         "all at once: {times:?}"
