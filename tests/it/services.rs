@@ -262,7 +262,10 @@ fn an_agent_says_that_it_waits_for_the_hub_and_status_knows() {
 
 #[test]
 fn credentials_of_a_hub_on_every_address_name_its_addresses() {
-    let fleet = Fleet::hub_alone();
+    let mut fleet = Fleet::hub_alone();
+    // A hub that runs writes its record, too.
+    fleet.hub.signal(rustix::process::Signal::TERM);
+    assert_eq!(fleet.hub.ended(), 0);
     let home = &fleet.home;
     // Tests listen on loopback only: the record says what a hub on every address would say.
     let record = home.fleet().join("hub/hub.json");
