@@ -27,6 +27,16 @@ fn main() -> Fallible<()> {
         (Some("live"), ..) => return live::all(),
         (Some("frames"), ..) => return frames(),
         (Some("fold"), ..) => return fold(),
+        // The same events with nobody who keeps them: what the generator itself takes.
+        (Some("--generate"), ..) => {
+            let mut desk = Desk::of(300, (120, 36), now())?;
+            let mut count = 0;
+            while count < EVENTS {
+                count += desk.second().len();
+            }
+            println!("{:.1}", resident_mib("self")?);
+            return Ok(());
+        }
         _ => {}
     }
     frames()?;
@@ -100,9 +110,14 @@ fn fold() -> Fallible<()> {
         "fold: {count} events, {rate:.0} a second, {:.2} µs each",
         1e6 / rate
     );
+    let after = resident_mib("self")?;
+    let generator = std::process::Command::new(std::env::current_exe()?)
+        .arg("--generate")
+        .output()?;
+    let generator: f64 = String::from_utf8(generator.stdout)?.trim().parse()?;
     println!(
-        "memory after them: {:.1} MiB resident ({before:.1} before), {jobs} jobs and {events} events kept",
-        resident_mib("self")?
+        "memory after them: {after:.1} MiB resident, {generator:.1} of them the generator's \
+         (before: {before:.1}), {jobs} jobs and {events} events kept"
     );
     Ok(())
 }
