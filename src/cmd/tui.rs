@@ -21,7 +21,7 @@ pub(crate) async fn run(args: &Tui, cx: &mut Context) -> Outcome {
         return Err(Failure::usage("the console needs a terminal")
             .next("fleet tui --plain, or fleet flow -f"));
     }
-    let left = show(args, cx).await?;
+    let left = show(args, false, cx).await?;
     Ok(match left {
         Left::Quit => 0,
         Left::Signal(number) => u8::try_from(128 + number).unwrap_or(u8::MAX),
@@ -29,7 +29,8 @@ pub(crate) async fn run(args: &Tui, cx: &mut Context) -> Outcome {
 }
 
 /// The console, for `tui` and `up`.
-pub(crate) async fn show(args: &Tui, cx: &mut Context) -> Result<Left, Failure> {
+/// `with_hub` where hub and agent run in this process.
+pub(crate) async fn show(args: &Tui, with_hub: bool, cx: &mut Context) -> Result<Left, Failure> {
     let environment = &cx.environment;
     let color = cx.settings.color();
     let options = Options {
@@ -50,6 +51,7 @@ pub(crate) async fn show(args: &Tui, cx: &mut Context) -> Result<Left, Failure> 
             mouse: !args.no_mouse && cx.settings.console_mouse().0,
         },
         keys: cx.settings.console_bound(),
+        with_hub,
     };
     let _hold = (!options.style.plain).then(Hold::begin);
     fleet_tui::run(options).await.map_err(|error| match error {

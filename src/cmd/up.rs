@@ -220,7 +220,7 @@ async fn until_stopped(args: &Up, cx: &mut Context, fleet: &mut Fleet, stops: &m
         }
         left = async {
             if console {
-                tui::show(&Tui::default(), cx).await
+                tui::show(&Tui::default(), true, cx).await
             } else {
                 std::future::pending().await
             }

@@ -19,13 +19,13 @@ use crate::fleet::HubEnd;
 use crate::harness::{DEADLINE, Fleet, Home, Ran, eventually, signal_process};
 
 /// A shell in a pane.
-struct Pane {
+pub(crate) struct Pane {
     socket: tempfile::TempDir,
 }
 
 impl Pane {
     /// A shell with the environment of this home, and these variables too.
-    fn open(home: &Home, extra: &[(&str, &str)]) -> Self {
+    pub(crate) fn open(home: &Home, extra: &[(&str, &str)]) -> Self {
         let socket = tempfile::Builder::new().prefix("fl").tempdir().unwrap();
         let pane = Self { socket };
         let typed = home.command::<&str>(&[]);
@@ -79,11 +79,11 @@ impl Pane {
         Ran::of(&mut self.command(words)).ok().to_owned()
     }
 
-    fn keys(&self, keys: &[&str]) {
+    pub(crate) fn keys(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys", "--"], keys].concat());
     }
 
-    fn line(&self, text: &str) {
+    pub(crate) fn line(&self, text: &str) {
         self.tmux(&["send-keys", "-l", "--", text]);
         // What Enter sends is no end of a line to a terminal that the console left raw.
         self.keys(&["C-j"]);
@@ -99,7 +99,7 @@ impl Pane {
     }
 
     /// Waits until this is on the screen; the screen.
-    fn until(&self, text: &str) -> String {
+    pub(crate) fn until(&self, text: &str) -> String {
         self.until_that(text, |screen| screen.contains(text))
     }
 

@@ -26,3 +26,4 @@ mod spool;
 mod spool_dispatch;
 mod telling;
 mod terminal;
+mod up_console;

@@ -24,7 +24,8 @@ struct Typed {
 
 impl Typed {
     fn start(mut command: Command, columns: u16) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
@@ -36,7 +37,9 @@ impl Typed {
         };
         tcsetwinsize(&master, size).unwrap();
         let side = || -> Stdio {
-            let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+            // Another test's command must not hold it either.
+            let flags =
+                rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
             let mode = rustix::fs::Mode::empty();
             let side: OwnedFd = rustix::fs::open(&name, flags, mode).unwrap();
             side.into()

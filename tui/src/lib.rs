@@ -13,6 +13,7 @@ mod filter;
 mod inbox;
 mod input;
 mod keymap;
+mod leave;
 mod link;
 mod lists;
 mod log;
@@ -57,6 +58,9 @@ pub struct Options {
     pub style: ConsoleStyle,
     /// Its keys.
     pub keys: Keys,
+    /// Whether hub and agent run in this process and end with the console: then it is not
+    /// suspended, and asks before it is left while jobs run.
+    pub with_hub: bool,
 }
 
 /// How the console looks.
@@ -150,6 +154,9 @@ pub async fn run(options: Options) -> Result<Left, TuiError> {
     model.motion = options.style.motion;
     model.ui.keymap = options.keys.map;
     model.ui.mouse = options.style.mouse;
+    if options.with_hub {
+        model.ui.with_hub();
+    }
     model.link.read_only = options.connect.credentials.permission() == Permission::Viewer;
     if options.style.plain {
         plain::drive(model, source, clock).await

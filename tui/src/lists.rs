@@ -350,16 +350,23 @@ impl Model {
         };
         let dot = self.look.dot();
         let mut notes = order;
-        if let Some(filter) = lists.filter(pane) {
-            let hidden = text::thousands(self.hidden(pane) as u64);
-            let text = text::escape(&filter.text);
-            notes.push_str(&format!(" {dot} /{text} hides {hidden}"));
+        if let Some(note) = self.filter_note(pane) {
+            notes.push_str(&format!(" {dot} {note}"));
         }
         if marked > 0 {
             let marked = text::thousands(marked as u64);
             notes.push_str(&format!(" {dot} {marked} marked"));
         }
         notes
+    }
+
+    /// What a pane's filter hides, and the filter; none without one. The number comes first: a
+    /// title is cut from the right.
+    pub(crate) fn filter_note(&self, pane: Pane) -> Option<String> {
+        let filter = self.lists.filter(pane)?;
+        let hidden = text::thousands(self.hidden(pane) as u64);
+        let text = text::escape(&filter.text);
+        Some(format!("hides {hidden}: /{text}"))
     }
 
     /// How many rows a pane's filter hides.

@@ -8,6 +8,7 @@ use fleet_contract::time::Time;
 
 use crate::input::TextLine;
 use crate::keymap::{Key, Keymap, Place};
+use crate::leave::Leaving;
 use crate::model::Pane;
 
 /// A sequence that waits so long shows what can follow.
@@ -89,6 +90,8 @@ pub(crate) struct Ui {
     pub(crate) machine_top: usize,
     /// Whether the terminal is in the foreground of its window, as far as it tells.
     pub(crate) focused: bool,
+    /// What leaving would end.
+    pub(crate) leaving: Leaving,
 }
 
 impl Ui {
@@ -99,6 +102,12 @@ impl Ui {
             focused: true,
             ..Self::default()
         }
+    }
+
+    /// Hub and agent run in this process: the keys that leave say so.
+    pub(crate) fn with_hub(&mut self) {
+        self.leaving.with_hub = true;
+        self.keymap.with_hub();
     }
 
     /// Says in one line what was done.

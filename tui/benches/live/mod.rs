@@ -49,6 +49,7 @@ pub(crate) fn console(url: String, credentials: &str) -> Fallible<()> {
         name: "bench".to_owned(),
         keys: Default::default(),
         style,
+        with_hub: false,
     };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(fleet_tui::run(options))?;

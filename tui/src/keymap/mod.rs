@@ -81,6 +81,16 @@ impl Default for Keymap {
 }
 
 impl Keymap {
+    /// Says of the keys that leave what they do where hub and agent run in the same process.
+    pub(crate) fn with_hub(&mut self) {
+        for other in table::WITH_HUB {
+            let mut all = self.bound.iter_mut();
+            if let Some(bound) = all.find(|b| b.binding.name == other.name) {
+                bound.binding = other;
+            }
+        }
+    }
+
     /// What pressing `key` after `before` does here.
     pub(crate) fn look(&self, here: Place, before: &[Key], key: Key) -> Found {
         let mut prefix = false;

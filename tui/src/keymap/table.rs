@@ -490,6 +490,41 @@ pub(crate) static KEYMAP: &[Binding] = &[
     .at(Place::Always),
 ];
 
+/// The lines that say something else where hub and agent run in the console's process.
+pub(super) static WITH_HUB: &[Binding] = &[
+    row(
+        "quit",
+        &["q"],
+        Action::Close,
+        Group::Leave,
+        "close what is open; where nothing is, leave: ends this hub and agent",
+    )
+    .short("quit"),
+    row(
+        "quit_now",
+        &["Ctrl-c"],
+        Action::Leave,
+        Group::Leave,
+        "leave: ends this hub and agent, asks first while jobs run",
+    )
+    .at(Place::Always),
+    row(
+        "quit_keeping",
+        &["Q"],
+        Action::LeaveKeeping,
+        Group::Leave,
+        "leave and keep the last picture: ends this hub and agent",
+    ),
+    row(
+        "suspend",
+        &["Ctrl-z"],
+        Action::Suspend,
+        Group::Leave,
+        "not here: hub and agent would stop (fleet up --detach, fleet tui)",
+    )
+    .at(Place::Always),
+];
+
 const fn typing(
     name: &'static str,
     keys: &'static [&'static str],

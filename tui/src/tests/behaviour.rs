@@ -365,7 +365,7 @@ fn plain_lines_are_news_and_the_state_when_it_changes() {
         lines,
         [
             "reading fleet home is done",
-            "12:04:31 live: lost 2 ask 1 fail 2 degraded 1 run 3 wait 3 up 2",
+            "12:04:31 live: lost 1 machine 1 job ask 1 fail 2 degraded 1 run 3 wait 3 up 2",
         ]
     );
     assert_eq!(told.lines(&model, true), Vec::<String>::new());
@@ -373,7 +373,7 @@ fn plain_lines_are_news_and_the_state_when_it_changes() {
     let lines = told.lines(&model, true);
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].ends_with("bus down after record 29"));
-    assert!(lines[1].contains("bus down, last known as of 12:04:31: lost 2"));
+    assert!(lines[1].contains("bus down, last known as of 12:04:31: lost 1 machine 1 job"));
     assert!(lines.iter().all(|l| !l.chars().any(char::is_control)));
 }
 

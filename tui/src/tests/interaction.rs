@@ -57,7 +57,7 @@ fn a_filter_is_seen_while_it_is_typed_and_a_wrong_one_says_what_is_right() {
         ["nightly-bench", "docs-build", "weekly-backup"]
     );
     assert!(
-        shown(&model).contains("/state:fail hides 9"),
+        shown(&model).contains("hides 9: /state:fail"),
         "{}",
         shown(&model)
     );
@@ -330,7 +330,7 @@ fn a_screen_that_stands_still_keeps_everything_and_says_since_when() {
     };
     update(&mut model, later(4000), probe);
     let text = shown(&model);
-    assert!(text.contains("PAUSED since 12:04:31"), "{text}");
+    assert!(text.contains("PAUSED 12:04:31"), "{text}");
     let after: Vec<String> = text.lines().skip(1).map(str::to_owned).collect();
     assert_eq!(before, after);
     typed(&mut model, "p");

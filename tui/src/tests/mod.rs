@@ -4,9 +4,11 @@
 mod behaviour;
 mod bus;
 mod bytes;
+mod honest;
 mod hub;
 mod interaction;
 mod keys;
+mod leave;
 mod recorded;
 mod screens;
 mod snapshots;
@@ -60,9 +62,10 @@ enum Situation {
     Gap,
     ReadOnly,
     Refused,
+    Paused,
 }
 
-const SITUATIONS: [Situation; 10] = [
+const SITUATIONS: [Situation; 11] = [
     Situation::Live,
     Situation::Down,
     Situation::Silent,
@@ -73,6 +76,7 @@ const SITUATIONS: [Situation; 10] = [
     Situation::Gap,
     Situation::ReadOnly,
     Situation::Refused,
+    Situation::Paused,
 ];
 
 const READERS: [Reader; 3] = [Reader::Journal, Reader::Presence, Reader::Flow];
@@ -154,6 +158,14 @@ fn model(situation: Situation, look: Look) -> Model {
             let why = "the hub refuses these credentials (ana)".to_owned();
             update(&mut model, later(1), link(false));
             update(&mut model, later(1), Msg::Hopeless(why));
+        }
+        Situation::Paused => {
+            let p = crossterm::event::KeyCode::Char('p');
+            let key = crossterm::event::KeyEvent::from(p);
+            update(&mut model, now(), Msg::Key(key));
+            let journal_seq = model.live().journal_seq();
+            let rtt = Duration::from_micros(640);
+            update(&mut model, later(9), Msg::Probe { rtt, journal_seq });
         }
         _ => {}
     }

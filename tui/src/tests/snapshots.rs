@@ -99,6 +99,15 @@ fn every_situation_looks_as_it_did() {
         check(&format!("{name}-mono"), model(situation, MONO));
         check(&format!("{name}-ascii"), model(situation, ASCII));
     }
+    for (name, situation) in [
+        ("silent", Situation::Silent),
+        ("connecting", Situation::Connecting),
+        ("read-only", Situation::ReadOnly),
+        ("refused", Situation::Refused),
+        ("paused", Situation::Paused),
+    ] {
+        check(&format!("{name}-mono"), model(situation, MONO));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What each action does. What takes more than a line is in a file of its own beside this one.
 
 use crate::keymap::Action;
+use crate::leave;
 use crate::model::{Cmd, Model, Pane, Screen};
 use crate::trail::Spot;
 use crate::ui::Popup;
@@ -21,8 +22,9 @@ pub(super) fn act(model: &mut Model, action: Action, free: Option<char>) -> Vec<
 /// Does it; what is to be done outside.
 pub(super) fn perform(model: &mut Model, action: Action, free: Option<char>) -> Vec<Cmd> {
     match action {
-        Action::Leave => return vec![Cmd::Quit],
-        Action::LeaveKeeping => return vec![Cmd::QuitKeeping],
+        Action::Leave => return leave::leave(model, Cmd::Quit),
+        Action::LeaveKeeping => return leave::leave(model, Cmd::QuitKeeping),
+        Action::Suspend if model.ui.leaving.with_hub => model.say(leave::STAYS),
         Action::Suspend => return vec![Cmd::Suspend],
         Action::Close => return close(model),
         Action::Back => return back(model),
@@ -125,7 +127,7 @@ fn back(model: &mut Model) -> Vec<Cmd> {
 /// One step back, and out where there is none left.
 fn close(model: &mut Model) -> Vec<Cmd> {
     if model.ui.popup.is_none() && model.detail.is_none() {
-        return vec![Cmd::Quit];
+        return leave::leave(model, Cmd::Quit);
     }
     back(model)
 }

@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 
-use super::{act, typing};
+use super::{act, leave, typing};
 use crate::keymap::{Found, Key, Place, key};
 use crate::model::{Cmd, Model};
 use crate::ui::Pending;
@@ -13,6 +13,9 @@ pub(super) fn press(model: &mut Model, event: &KeyEvent) -> Vec<Cmd> {
         return Vec::new();
     };
     model.ui.hush();
+    if let Some(cmds) = leave::answer(model, event, pressed) {
+        return cmds;
+    }
     let pending = model.ui.pending.take();
     let mut keys = pending.as_ref().map_or(Vec::new(), |p| p.keys.clone());
     let here = model.place();

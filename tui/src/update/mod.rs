@@ -5,6 +5,7 @@ mod bus;
 mod choose;
 mod jump;
 mod keys;
+mod leave;
 mod link;
 mod list;
 pub(crate) mod log;
@@ -79,6 +80,8 @@ fn is_from_the_hub(msg: &Msg) -> bool {
 fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
     match msg {
         Msg::Key(key) => return keys::press(model, &key),
+        // A question is answered by a key.
+        Msg::Mouse(_) if model.ui.leaving.asked.is_some() => {}
         Msg::Mouse(event) => return mouse::take(model, &event),
         // Nothing takes text here: a paste must not become keys.
         Msg::Paste(text) if typing::paste(model, &text) => {}

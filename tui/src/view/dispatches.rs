@@ -28,9 +28,10 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let look = model.look;
     let list = &model.lists.jobs;
     let all = model.jobs_count();
-    let notes = match model.is_dated() {
-        true => "last known".to_owned(),
-        false => model.list_notes(Pane::Dispatches),
+    let notes = match (model.is_dated(), model.filter_note(Pane::Dispatches)) {
+        (true, None) => "last known".to_owned(),
+        (true, Some(note)) => format!("last known {} {note}", look.dot()),
+        (false, _) => model.list_notes(Pane::Dispatches),
     };
     let title = format!("Dispatches {} {notes}", look.dot());
     let count = text::thousands(all as u64);

@@ -66,7 +66,7 @@ fn state(model: &Model, width: usize) -> Line<'static> {
     left.extend(parts.map(|(text, role, leave)| part(text, role, leave)));
     if model.paused.is_some() {
         let since = words::clock(model.now, &model.zone);
-        left.push(part(format!("PAUSED since {since}"), Role::Attention, 1));
+        left.push(part(format!("PAUSED {since}"), Role::Attention, 0));
     }
     let mut right = problems(model);
     let separator = format!(" {}", look.bar());

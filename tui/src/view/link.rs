@@ -124,6 +124,8 @@ pub(super) fn around(model: &Model) -> (String, String) {
     let since = |time| words::stopwatch(model.clock.since(time));
     let as_of = format!("as of {}", clock(link.as_of));
     let (mut before, after) = match model.phase() {
+        // What stands still is not of now.
+        Phase::Live if model.paused.is_some() => Default::default(),
         Phase::Live => (String::new(), clock(model.clock)),
         Phase::Connecting => (format!("connecting {}", since(link.since)), String::new()),
         Phase::CatchingUp { read, of } => (format!("catching up {read}/{of}"), String::new()),
@@ -135,6 +137,9 @@ pub(super) fn around(model: &Model) -> (String, String) {
         Phase::Down => (format!("down {}", since(link.since)), as_of),
     };
     let mut said = Vec::new();
+    if model.paused.is_some() {
+        said.push(format!("paused {}", clock(model.now)));
+    }
     if link.missed_lately(model.clock) {
         said.push(format!("gap {}", text::thousands(link.lost)));
     }

@@ -10,6 +10,7 @@ mod header;
 mod hit;
 mod inbox;
 mod layout;
+mod leave;
 mod link;
 mod machines;
 mod path;
@@ -80,6 +81,7 @@ pub(crate) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
     if let Some(pending) = model.ui.hints(model.clock) {
         popup::hints(model, pending, places.body, buf);
     }
+    leave::draw(model, places.body, buf);
 }
 
 /// How long until something on the screen moves by itself; none where nothing does.

@@ -6,23 +6,20 @@ use fleet_contract::record::StateWord;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
+use unicode_width::UnicodeWidthStr;
 
-use super::{link, words};
+use super::{leave, link, words};
 use crate::model::{Model, Phase};
 use crate::text;
 use crate::theme::Role;
 use crate::widget;
 
-/// What is counted, worst first: `lost 1 ask 1 fail 2 run 3`.
+/// What is counted, worst first: `lost 1 job ask 1 fail 2 run 3`.
 pub(crate) fn counts(model: &Model) -> String {
     let fleet = &model.fleet;
     let at = model.as_of();
     let machines = |state| fleet.count_machines(state, at);
     let counts = [
-        (
-            "lost",
-            machines(MachineState::Lost) + fleet.freshly_lost(at),
-        ),
         ("ask", fleet.count(StateWord::NeedsHuman)),
         ("fail", fleet.freshly_failed(at)),
         ("stale", machines(MachineState::Stale)),
@@ -34,11 +31,12 @@ pub(crate) fn counts(model: &Model) -> String {
         ),
         ("up", machines(MachineState::Up)),
     ];
-    let counts: Vec<String> = counts
+    let counts = counts
         .into_iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(word, count)| format!("{word} {count}"))
-        .collect();
+        .map(|(word, count)| format!("{word} {count}"));
+    let lost = lost(machines(MachineState::Lost), fleet.freshly_lost(at));
+    let counts: Vec<String> = lost.into_iter().chain(counts).collect();
     if counts.is_empty() {
         "nothing yet".to_owned()
     } else {
@@ -46,7 +44,17 @@ pub(crate) fn counts(model: &Model) -> String {
     }
 }
 
-/// The whole fleet in one line: `lost 1 ask 1 fail 2 run 3 · 12:04:31`.
+/// `lost 1 machine 2 jobs`: one is not the other's loss.
+fn lost(machines: usize, jobs: usize) -> Option<String> {
+    let parts = [(machines, "machine"), (jobs, "job")];
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<String> = parts
+        .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }))
+        .collect();
+    (!parts.is_empty()).then(|| format!("lost {}", parts.join(" ")))
+}
+
+/// The whole fleet in one line: `lost 1 job ask 1 fail 2 run 3 · 12:04:31`.
 fn state_line(model: &Model) -> String {
     let (before, after) = link::around(model);
     let parts = match model.phase() {
@@ -60,6 +68,9 @@ fn state_line(model: &Model) -> String {
 
 /// Draws it.
 pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
+    if leave::small(model, area, buf) {
+        return;
+    }
     let look = model.look;
     let width = usize::from(area.width);
     let role = match model.phase() {
@@ -79,4 +90,16 @@ pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
         let text = text::clip(&text, width, look.ellipsis());
         widget::line(buf, area, y, &Line::styled(text, look.style(role)));
     }
+    notice(model, area, buf);
+}
+
+/// What a key did, in the last line where that is not the first.
+fn notice(model: &Model, area: Rect, buf: &mut Buffer) {
+    let Some(notice) = model.ui.notice(model.clock).filter(|_| area.height > 1) else {
+        return;
+    };
+    let width = usize::from(area.width);
+    let text = text::clip(&text::escape(notice), width, model.look.ellipsis());
+    let text = format!("{text}{}", " ".repeat(width.saturating_sub(text.width())));
+    widget::line(buf, area, area.height - 1, &Line::raw(text));
 }

@@ -22,6 +22,10 @@ pub(super) fn is_hub(model: &Model, machine: &Machine) -> bool {
 
 /// Whether what is shown may be no longer true, or not yet.
 pub(super) fn dated(model: &Model) -> bool {
+    if let Some(paused) = &model.paused {
+        // What stands still is as true as it was.
+        return paused.dated;
+    }
     !matches!(model.phase(), Phase::Live | Phase::Slow { .. })
 }
 

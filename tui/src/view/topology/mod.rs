@@ -179,10 +179,16 @@ fn titles(model: &Model, scene: &Scene<'_>, width: usize) -> (String, String) {
     };
     if facts::dated(model) {
         let as_of = words::clock(model.link.as_of, &model.zone);
-        return (
-            format!("Topology {dot} as of {as_of}, nothing below is live"),
-            machines,
-        );
+        let as_of = format!("as of {as_of}, nothing below is live");
+        return match model.filter_note(Pane::Machines) {
+            None => (format!("Topology {dot} {as_of}"), machines),
+            Some(note) => {
+                let all = text::thousands(model.fleet.machines().len() as u64);
+                let shown = text::thousands(scene.all.len() as u64);
+                let title = format!("Topology {dot} {note} {dot} {as_of}");
+                (title, format!("{shown} of {all} machines"))
+            }
+        };
     }
     let mut title = format!("Topology {dot} {machines}");
     match model.list_notes(Pane::Machines).as_str() {

@@ -1,0 +1,85 @@
+//! What is cut away, filtered or standing still says so, whatever else is the matter.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::snapshots::check_at;
+use super::*;
+
+fn press(model: &mut Model, code: KeyCode) {
+    let at = model.clock;
+    let key = KeyEvent::new(code, KeyModifiers::NONE);
+    update(model, at, Msg::Key(key));
+}
+
+fn keys(model: &mut Model, letters: &str) {
+    for c in letters.chars() {
+        press(model, KeyCode::Char(c));
+    }
+}
+
+fn filtered(situation: Situation) -> Model {
+    let mut model = model(situation, MONO);
+    // The drawing of the fleet, and the dispatches.
+    press(&mut model, KeyCode::BackTab);
+    for filter in ["/m:forge", "/state:failed"] {
+        keys(&mut model, filter);
+        press(&mut model, KeyCode::Enter);
+        press(&mut model, KeyCode::Tab);
+    }
+    model
+}
+
+#[test]
+fn a_filter_says_what_it_hides_while_the_link_is_down_or_silent() {
+    for situation in [Situation::Live, Situation::Down, Situation::Silent] {
+        let mut model = filtered(situation);
+        let (machines, jobs) = (
+            model.hidden(crate::model::Pane::Machines),
+            model.hidden(crate::model::Pane::Dispatches),
+        );
+        assert!(machines > 0 && jobs > 0);
+        for (width, height) in [(120, 36), (80, 24), (60, 30)] {
+            update(&mut model, later(13), Msg::Resize(width, height));
+            let text = text(&draw(&model, width, height));
+            for hides in [
+                format!("hides {machines}: /m:forge"),
+                format!("hides {jobs}: /state:failed"),
+            ] {
+                assert!(text.contains(&hides), "{situation:?} {hides}\n{text}");
+            }
+        }
+    }
+    let mut down = filtered(Situation::Down);
+    update(&mut down, later(13), Msg::Resize(120, 36));
+    let all = down.fleet.machines().len();
+    let text = text(&draw(&down, 120, 36));
+    assert!(text.contains(&format!("1 of {all} machines")), "{text}");
+    check_at("filter-down-mono", down, &[(120, 36), (80, 24), (40, 10)]);
+}
+
+#[test]
+fn what_stands_still_says_so_at_any_size() {
+    for (width, height) in [
+        (120, 36),
+        (80, 24),
+        (60, 16),
+        (40, 10),
+        (39, 9),
+        (20, 5),
+        (15, 1),
+    ] {
+        let mut model = model(Situation::Paused, MONO);
+        update(&mut model, later(20), Msg::Resize(width, height));
+        let first = row(&draw(&model, width, height), 0).to_lowercase();
+        assert!(first.contains("paused"), "{width}x{height} {first}");
+        assert!(first.contains("12:04:31"), "{width}x{height} {first}");
+        assert!(!first.contains("12:04:51"), "{width}x{height} {first}");
+    }
+}
+
+#[test]
+fn machines_and_jobs_that_are_lost_are_counted_apart() {
+    let live = model(Situation::Live, MONO);
+    let line = row(&draw(&live, 60, 5), 0);
+    assert!(line.starts_with("lost 1 machine 1 job ask 1"), "{line}");
+}
