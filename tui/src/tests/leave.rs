@@ -88,7 +88,7 @@ fn leaving_is_asked_about_while_jobs_run_and_only_y_is_a_yes() {
         let paste = Msg::Paste("y".to_owned());
         assert_eq!(update(&mut model, now(), paste), []);
         assert!(model.ui.leaving.asked.is_some(), "a paste is no answer");
-        assert_eq!(plain(&mut model, 'y'), [cmd.clone()]);
+        assert_eq!(plain(&mut model, 'y'), std::slice::from_ref(&cmd));
         // Elsewhere nothing is asked: nothing ends.
         assert_eq!(key(&mut super::model(Situation::Live, MONO)), [cmd]);
     }
