@@ -1,7 +1,5 @@
 //! A line of text that is being typed: bounded, without control characters.
 
-use unicode_width::UnicodeWidthStr;
-
 use crate::text;
 
 /// Most characters of a line.
@@ -30,7 +28,7 @@ impl TextLine {
 
     /// What is before the cursor, in columns.
     pub(crate) fn column(&self) -> usize {
-        self.text[..self.at].width()
+        text::width(&self.text[..self.at])
     }
 
     /// Types a character; whether it had a place.

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use ratatui::buffer::CellWidth;
+use unicode_segmentation::UnicodeSegmentation;
 
 /// Characters that move the cursor, hide or turn round what is beside them.
 pub(crate) fn is_unsafe(c: char) -> bool {
@@ -28,35 +29,68 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     }))
 }
 
+/// The letters of a text as they are drawn, each with where it begins and how many columns it
+/// takes: a character with all that changes it. What one takes is no sum over its characters.
+fn letters(text: &str) -> impl Iterator<Item = (usize, &str, usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let from = at;
+        let rest = &text[from..];
+        // Only what is not ASCII ever changes the character before it.
+        let plain = match rest.as_bytes() {
+            [] => return None,
+            [first, second, ..] => first.is_ascii() && second.is_ascii(),
+            [_] => true,
+        };
+        let letter = if plain {
+            &rest[..1]
+        } else {
+            rest.graphemes(true).next()?
+        };
+        at += letter.len();
+        let wide = match letter.contains(char::is_control) {
+            // Never drawn.
+            true => 0,
+            false => usize::from(letter.cell_width()),
+        };
+        Some((from, letter, wide))
+    })
+}
+
+/// How many columns a text takes.
+pub(crate) fn width(text: &str) -> usize {
+    letters(text).map(|(.., wide)| wide).sum()
+}
+
+/// The spaces that make a text as wide as its column.
+pub(crate) fn pad(text: &str, column: usize) -> String {
+    " ".repeat(column.saturating_sub(width(text)))
+}
+
 /// As much of `text` as fits `width` columns; where something is cut, the last column says so.
 pub(crate) fn clip(text: &str, width: usize, ellipsis: &str) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-    let room = width.saturating_sub(ellipsis.width());
-    let mut used = 0;
-    let mut out = String::new();
-    for c in text.chars() {
-        used += c.width().unwrap_or(0);
-        if used > room {
-            break;
+    let room = width.saturating_sub(self::width(ellipsis));
+    let (mut used, mut cut) = (0, 0);
+    for (at, letter, wide) in letters(text) {
+        used += wide;
+        if used > width {
+            let fits = self::width(ellipsis) <= width;
+            return text[..cut].to_owned() + if fits { ellipsis } else { "" };
         }
-        out.push(c);
+        if used <= room {
+            cut = at + letter.len();
+        }
     }
-    if ellipsis.width() <= width {
-        out.push_str(ellipsis);
-    }
-    out
+    text.to_owned()
 }
 
 /// The bytes of `text` that stand in `width` columns from column `from` on, and how many columns are
-/// empty before them because a wide character begins further left.
+/// empty before them because a wide letter begins further left.
 pub(crate) fn columns(text: &str, from: usize, width: usize) -> (std::ops::Range<usize>, usize) {
     let mut used = 0;
     let mut start = None;
     let mut end = text.len();
-    for (at, c) in text.char_indices() {
-        let wide = c.width().unwrap_or(0);
+    for (at, _, wide) in letters(text) {
         if start.is_none() && used >= from {
             start = Some((at, used));
         }
@@ -70,21 +104,36 @@ pub(crate) fn columns(text: &str, from: usize, width: usize) -> (std::ops::Range
     (start..end.max(start), (column - from).min(width))
 }
 
+/// Where the rows of a text that goes on below are broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Break {
+    /// Where the width is used up.
+    Anywhere,
+    /// Between words, where that can be; the space is in no row.
+    Words,
+}
+
 /// The rows of a text that goes on below, by byte: broken between words where that can be.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<std::ops::Range<usize>> {
+    rows(text, width, Break::Words)
+}
+
+/// The rows of a text that goes on below, by byte; at least one.
+pub(crate) fn rows(text: &str, width: usize, at_a: Break) -> Vec<std::ops::Range<usize>> {
     let width = width.max(2);
     let mut rows = Vec::new();
     let (mut from, mut used) = (0, 0);
-    // The end of the last word that fits, and where the next one begins.
-    let mut gap: Option<(usize, usize)> = None;
-    for (at, c) in text.char_indices() {
-        let wide = c.width().unwrap_or(0);
-        if c == ' ' && used <= width {
-            gap = Some((at, at + 1));
-        } else if used + wide > width {
-            let (end, next) = gap.filter(|(end, _)| *end > from).unwrap_or((at, at));
+    // The end of the last word that fits, where the next one begins, and what is used up to there.
+    let mut gap: Option<(usize, usize, usize)> = None;
+    for (at, letter, wide) in letters(text) {
+        if at_a == Break::Words && letter == " " && used <= width {
+            gap = Some((at, at + 1, used + 1));
+        } else if used + wide > width && at > from {
+            let (end, next, before) = gap
+                .filter(|(end, ..)| *end > from)
+                .unwrap_or((at, at, used));
             rows.push(from..end);
-            (from, used) = (next, text[next..at].width());
+            (from, used) = (next, used - before);
             gap = None;
         }
         used += wide;
@@ -120,7 +169,56 @@ pub(crate) fn bytes(size: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use unicode_width::UnicodeWidthStr;
+
     use super::*;
+
+    /// Texts of what takes another width together than apart, among others.
+    fn odd() -> impl Strategy<Value = String> {
+        let pieces = [
+            "\u{26a0}\u{fe0f}",
+            "\u{2764}\u{fe0f}",
+            "1\u{fe0f}\u{20e3}",
+            "\u{26a0}\u{fe0e}",
+            "\u{fe0f}",
+            "e\u{301}",
+            "\u{301}",
+            "\u{1f1e9}",
+            "\u{1f469}\u{1f3fd}",
+            "\u{644}\u{627}",
+            "\u{ff76}\u{ff9e}",
+            "\u{1100}\u{1100}\u{1161}",
+            "\u{915}\u{94d}\u{937}",
+            "漢",
+            "a",
+            " ",
+        ];
+        let piece = prop_oneof![
+            proptest::sample::select(pieces.to_vec()).prop_map(str::to_owned),
+            any::<char>().prop_map(String::from),
+        ];
+        proptest::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_wider_than_its_column(text in odd(), column in 0_usize..20) {
+            let text = escape(&text);
+            let cut = clip(&text, column, "…");
+            prop_assert!(width(&cut) <= column, "{cut:?}");
+            prop_assert_eq!(width(&(pad(&cut, column) + &cut)), column);
+            // As wide as it is drawn.
+            let area = ratatui::layout::Rect::new(0, 0, 400, 1);
+            let mut buffer = ratatui::buffer::Buffer::empty(area);
+            let (end, _) = buffer.set_stringn(0, 0, &text, 400, ratatui::style::Style::new());
+            prop_assert_eq!(width(&text), usize::from(end));
+            for row in rows(&text, column, Break::Anywhere) {
+                let alone = letters(&text[row.clone()]).count() == 1;
+                prop_assert!(alone || width(&text[row]) <= column.max(2));
+            }
+        }
+    }
 
     #[test]
     fn what_a_peer_wrote_cannot_move_the_cursor() {

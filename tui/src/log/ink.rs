@@ -1,8 +1,6 @@
 //! Colours of a job's output: the simple ones are shown in the person's own palette, all others are
 //! left out. No background is ever taken over.
 
-use unicode_width::UnicodeWidthChar;
-
 use crate::text;
 
 /// Columns between two tab stops.
@@ -64,7 +62,8 @@ pub(crate) fn inked(bytes: &[u8], ink: &mut Ink) -> Inked {
     if *ink != Ink::default() {
         inks.push((0, *ink));
     }
-    let mut column = 0;
+    // The column that this byte of the line is in.
+    let (mut column, mut counted) = (0, 0);
     for chunk in bytes.utf8_chunks() {
         let mut rest = chunk.valid();
         while let Some(c) = rest.chars().next() {
@@ -75,20 +74,18 @@ pub(crate) fn inked(bytes: &[u8], ink: &mut Ink) -> Inked {
                 continue;
             }
             rest = &rest[c.len_utf8()..];
-            let from = line.len();
             match c {
-                '\t' => line.extend(std::iter::repeat_n(' ', TAB - column % TAB)),
+                '\t' => {
+                    column += text::width(&line[counted..]);
+                    counted = line.len();
+                    line.extend(std::iter::repeat_n(' ', TAB - column % TAB));
+                }
                 c if text::is_unsafe(c) => line.extend(c.escape_default()),
                 c => line.push(c),
             }
-            column += line[from..]
-                .chars()
-                .map(|c| c.width().unwrap_or(0))
-                .sum::<usize>();
         }
         for byte in chunk.invalid() {
             line.push_str(&format!("\\x{byte:02x}"));
-            column += 4;
         }
     }
     (line, inks)

@@ -3,9 +3,8 @@
 
 use std::ops::Range;
 
-use unicode_width::UnicodeWidthChar;
-
 use super::Log;
+use crate::text;
 
 /// The first row on screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -26,21 +25,10 @@ impl Place {
 /// The rows of a text that is broken at `width` columns, by byte; at least one. Without a width it
 /// is one row.
 pub(crate) fn rows(text: &str, width: Option<usize>) -> Vec<Range<usize>> {
-    let Some(width) = width.map(|w| w.max(2)) else {
-        return std::iter::once(0..text.len()).collect();
-    };
-    let mut rows = Vec::new();
-    let (mut from, mut used) = (0, 0);
-    for (at, c) in text.char_indices() {
-        let wide = c.width().unwrap_or(0);
-        if used + wide > width {
-            rows.push(from..at);
-            (from, used) = (at, 0);
-        }
-        used += wide;
+    match width {
+        Some(width) => text::rows(text, width, text::Break::Anywhere),
+        None => std::iter::once(0..text.len()).collect(),
     }
-    rows.push(from..text.len());
-    rows
 }
 
 impl Log {

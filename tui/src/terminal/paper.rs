@@ -4,7 +4,7 @@
 use std::io;
 
 use ratatui::backend::{Backend, ClearType, CrosstermBackend, WindowSize};
-use ratatui::buffer::Cell;
+use ratatui::buffer::{Cell, CellWidth};
 use ratatui::layout::{Position, Rect, Size};
 
 /// A sheet of paper of the terminal's size.
@@ -39,6 +39,30 @@ impl Paper {
     }
 }
 
+/// The cells with what a wide letter covers before the letter. To some terminals a letter with an
+/// emoji's look is one column wide: there what it covers is seen. To the others it would be written
+/// over the letter's second half, or behind it.
+fn covered_first<'a>(
+    content: impl Iterator<Item = (u16, u16, &'a Cell)>,
+) -> impl Iterator<Item = (u16, u16, &'a Cell)> {
+    let mut content = content.peekable();
+    let mut letter = None;
+    std::iter::from_fn(move || {
+        if let Some(letter) = letter.take() {
+            return Some(letter);
+        }
+        let (x, y, cell) = content.next()?;
+        let covers = |next: &(u16, u16, &Cell)| {
+            cell.cell_width() > 1 && (next.0, next.1) == (x.saturating_add(1), y)
+        };
+        let Some(covered) = content.next_if(covers) else {
+            return Some((x, y, cell));
+        };
+        letter = Some((x, y, cell));
+        Some(covered)
+    })
+}
+
 impl Backend for Paper {
     type Error = io::Error;
 
@@ -46,7 +70,7 @@ impl Backend for Paper {
     where
         I: Iterator<Item = (u16, u16, &'a Cell)>,
     {
-        let mut content = content.peekable();
+        let mut content = covered_first(content).peekable();
         match content.peek() {
             Some(_) => CrosstermBackend::new(&mut self.bytes).draw(content),
             None => Ok(()),
@@ -92,5 +116,24 @@ impl Backend for Paper {
     // A frame goes out whole, when it is done.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_wide_letter_covers_is_written_before_it() {
+        let area = Rect::new(0, 0, 6, 1);
+        let before = ratatui::buffer::Buffer::with_lines(["abcdef"]);
+        let mut after = ratatui::buffer::Buffer::empty(area);
+        after.set_string(0, 0, "x\u{26a0}\u{fe0f}yz", ratatui::style::Style::new());
+        let mut paper = Paper::new((6, 1));
+        paper.draw(before.diff_iter(&after)).unwrap();
+        let bytes = String::from_utf8(paper.take()).unwrap();
+        let written: Vec<&str> = bytes.split("\u{1b}[").collect();
+        let expected = ["", "1;1Hx", "1;3H ", "1;2H\u{26a0}\u{fe0f}", "1;4Hyz "];
+        assert_eq!(written[..5], expected, "{bytes:?}");
     }
 }

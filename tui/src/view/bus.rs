@@ -120,7 +120,7 @@ impl Sheet<'_> {
         }
         let name = text::clip(name, label, look.ellipsis());
         let mut spans = vec![Span::styled(
-            format!(" {name}{}", " ".repeat(label - name.width())),
+            format!(" {name}{}", text::pad(&name, label)),
             look.style(Role::Dim),
         )];
         for (at, (text, role, _)) in parts.into_iter().enumerate() {

@@ -112,7 +112,7 @@ fn row(
     let look = model.look;
     let pad = |text: &str, width: usize| {
         let text = text::clip(&text::escape(text), width, look.ellipsis());
-        format!("{text}{} ", " ".repeat(width - text.width()))
+        format!("{text}{} ", text::pad(&text, width))
     };
     let pointer = if selected { look.pointer() } else { " " };
     let mut spans = vec![

@@ -202,7 +202,7 @@ impl Table<'_> {
                 name.push_str(self.look.sorted(reverse));
             }
             let name = text::clip(&name, *width, "");
-            let pad = " ".repeat(width - name.width());
+            let pad = text::pad(&name, *width);
             let style = match sorted {
                 Some(_) => Style::new().add_modifier(Modifier::BOLD),
                 None => dim,
@@ -243,7 +243,7 @@ impl Table<'_> {
         for (column, width) in shown {
             let cell = row.cell(column.col);
             let text = text::clip(&text::escape(&cell.text), *width, look.ellipsis());
-            let pad = " ".repeat(width - text.width());
+            let pad = text::pad(&text, *width);
             // The space is not part of what is styled, or a reversed word would look like a bar.
             let (before, after) = if column.right {
                 (pad, String::new())
@@ -264,7 +264,7 @@ impl Table<'_> {
 }
 
 fn cell_width(cell: &Cell<'_>) -> usize {
-    text::escape(&cell.text).width()
+    text::width(&text::escape(&cell.text))
 }
 
 /// An empty list says why, and what to type.

@@ -2,7 +2,6 @@
 
 use fleet_contract::hub::{ConsumerStats, HubStats, StreamStats};
 use ratatui::text::{Line, Span};
-use unicode_width::UnicodeWidthStr;
 
 use super::{Sheet, bar, bytes};
 use crate::text;
@@ -31,7 +30,7 @@ fn table(sheet: &Sheet<'_>, columns: &[Column], cells: &[(String, Role)]) -> Lin
             continue;
         }
         let text = text::clip(&text::escape(text), *width, look.ellipsis());
-        let pad = " ".repeat(width - text.width());
+        let pad = text::pad(&text, *width);
         let style = look.style(*role);
         let cell = if *right { [pad, text] } else { [text, pad] };
         for part in cell {
