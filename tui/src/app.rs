@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crossterm::event::Event;
 use fleet_contract::time::Time;
-use fleet_nats::clock;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use rustix::process;
@@ -13,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::bus::BusMsg;
+use crate::clock::Clock;
 use crate::model::{Cmd, Model, Msg};
 use crate::source::Source;
 use crate::terminal::{Input, Screen};
@@ -24,29 +24,6 @@ use crate::{Left, TuiError};
 const FRAME: Duration = Duration::from_millis(33);
 /// The same where somebody did: a key that repeats is seen each time.
 const KEY_FRAME: Duration = Duration::from_millis(8);
-
-/// Now, by a clock that starts at the wall's time and only goes forward, through suspend too.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    wall: Time,
-    boot: fleet_contract::lease::BootTime,
-}
-
-impl Clock {
-    /// A clock that starts now.
-    pub(crate) fn start() -> Self {
-        Self {
-            wall: clock::now(),
-            boot: clock::boot_time(),
-        }
-    }
-
-    /// Now.
-    pub(crate) fn now(self) -> Time {
-        let passed = clock::boot_time().0.saturating_sub(self.boot.0);
-        self.wall.plus(Duration::from_nanos(passed))
-    }
-}
 
 /// The signals that end a console.
 pub(crate) struct Signals {
@@ -302,8 +279,7 @@ impl App {
                 }
                 Cmd::Copy(text) => self.screen.copy(&text),
                 Cmd::Mouse(on) => self.screen.set_mouse(on),
-                // A source that is so far behind would open it too late to be of use.
-                cmd => drop(self.source.cmds.try_send(cmd)),
+                cmd => self.source.want(&cmd),
             }
         }
         None

@@ -6,6 +6,7 @@
 
 mod app;
 mod bus;
+mod clock;
 mod columns;
 #[cfg(any(test, feature = "demo"))]
 pub mod demo;
@@ -41,7 +42,7 @@ use fleet_nats::connect::{ConnectError, ConnectOptions};
 use fleet_nats::hub::Permission;
 use jiff::tz::TimeZone;
 
-use crate::app::Clock;
+use crate::clock::Clock;
 pub use crate::keymap::rebind::{Keys, KeysError};
 use crate::model::Model;
 use crate::source::Source;
@@ -132,7 +133,7 @@ pub enum TuiError {
 /// [`TuiError`]. That the hub is away is none: it is shown.
 pub async fn run(options: Options) -> Result<Left, TuiError> {
     let clock = Clock::start();
-    let source = Source::open(&options.connect).await?;
+    let source = Source::open(&options.connect, clock).await?;
     let hubs = match options.connect.urls.as_slice() {
         [] => options.connect.credentials.hubs(),
         urls => urls,

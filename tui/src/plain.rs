@@ -9,7 +9,8 @@ use fleet_contract::projection::{Event, EventKey};
 use fleet_contract::time::Time;
 use tokio::time::Instant;
 
-use crate::app::{Clock, Signals};
+use crate::app::Signals;
+use crate::clock::Clock;
 use crate::model::{Model, Phase};
 use crate::source::Source;
 use crate::text;

@@ -617,6 +617,58 @@ fn machines_are_worst_first_at_the_time_that_is_asked_about() {
 }
 
 #[test]
+fn a_writers_clock_decides_neither_what_is_fresh_nor_any_order() {
+    const HOURS: i64 = 3 * 3600 * 1_000_000;
+    let mut world = World::default();
+    for step in [
+        (0, 0, 0),
+        (0, 4, 0),
+        (0, 7, 1),
+        (1, 0, 1),
+        (1, 4, 1),
+        (1, 7, 1),
+    ] {
+        world.step(step);
+    }
+    let honest = folded(Limits::default(), &world.all());
+    let skewed = |off: i64| {
+        let mut facts = world.all();
+        for fact in &mut facts {
+            let Fact::Record(record) = fact else { continue };
+            // The first job's machine is off, the second one's is not.
+            if record.job != job_id(0) || record.writer == Writer::Operator {
+                continue;
+            }
+            let off = |time: Time| Time::from_micros(time.as_micros() + off);
+            record.time = off(record.time);
+            if let Ok(Record {
+                change:
+                    Change::Ended {
+                        started_at,
+                        ended_at,
+                        ..
+                    },
+                ..
+            }) = &mut record.record
+            {
+                (*started_at, *ended_at) = (off(*started_at), off(*ended_at));
+            }
+        }
+        folded(Limits::default(), &facts)
+    };
+    assert_eq!(honest.freshly_failed(at(10)), 2);
+    for off in [-HOURS, HOURS] {
+        let fleet = skewed(off);
+        assert_eq!(fleet.freshly_failed(at(10)), 2, "{off}");
+        assert_eq!(fleet.jobs(), honest.jobs(), "{off}");
+        let order = |fleet: &Fleet| fleet.worst_first_ids(at(10)).collect::<Vec<_>>();
+        assert_eq!(order(&fleet), order(&honest), "{off}");
+        let times = fleet.events().iter().map(|(key, e)| (key.stored, e.time));
+        assert!(times.into_iter().all(|(stored, time)| stored == time));
+    }
+}
+
+#[test]
 fn purged_jobs_go_when_the_journal_begins_after_them() {
     let mut world = World::default();
     for what in [0, 4, 7] {

@@ -24,12 +24,12 @@ use fleet_contract::time::Time;
 use fleet_nats::output::{Chunk, ChunkHead};
 use fleet_nats::recording::RecordingError;
 use jiff::tz::TimeZone;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::app::Clock;
 use crate::bus::BusMsg;
-use crate::model::{Cmd, Model, Msg, Reader};
-use crate::source::{Source, replay};
+use crate::clock::Clock;
+use crate::model::{Model, Msg, Reader};
+use crate::source::{Source, Wants, replay};
 use crate::theme::Look;
 pub use many::{Many, fleet_of};
 
@@ -362,9 +362,9 @@ pub async fn run(style: ConsoleStyle, situation: &str) -> Result<Left, TuiError>
     model.motion = style.motion;
     model.ui.mouse = style.mouse;
     let situation = situation.to_owned();
-    let source = Source::spawn(move |msgs, cmds| async move {
+    let source = Source::spawn(move |msgs, wants| async move {
         // The console is gone: nobody to play for.
-        let _ = play(&situation, clock, &msgs, cmds).await;
+        let _ = play(&situation, clock, &msgs, wants).await;
     });
     if style.plain {
         crate::plain::drive(model, source, clock).await
@@ -401,7 +401,7 @@ async fn play(
     situation: &str,
     clock: Clock,
     msgs: &mpsc::Sender<Msg>,
-    mut cmds: mpsc::Receiver<Cmd>,
+    mut wants: watch::Receiver<Wants>,
 ) -> Result<(), mpsc::error::SendError<Msg>> {
     let mut script = Script::default();
     let mut many = machines_of(situation).map(|n| Many::new(n, 7));
@@ -466,13 +466,19 @@ async fn play(
     // Of a fleet whose bus is down, nothing more is heard.
     let mut many = many.filter(|_| situation.starts_with("fleet"));
     let mut n: u32 = 20;
+    let mut shown = None;
     loop {
         tokio::select! {
-            cmd = cmds.recv() => match cmd {
-                Some(Cmd::OpenLog(job)) => log(job, msgs).await?,
-                Some(_) => {}
-                None => return Ok(()),
-            },
+            changed = wants.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let wanted = wants.borrow_and_update().log;
+                if let Some(opening) = wanted.filter(|_| wanted != shown) {
+                    log(opening.job, msgs).await?;
+                }
+                shown = wanted;
+            }
             _ = seconds.tick(), if many.is_some() => {
                 let (now, reader) = (clock.now(), Reader::Journal);
                 if let Some(many) = &mut many {

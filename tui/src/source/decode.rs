@@ -48,11 +48,17 @@ fn record(message: &Stored, stored: Time) -> Fact {
 fn presence(message: &Stored, seen: Time) -> Fact {
     match decode_presence(message) {
         Err(error) => unreadable(error.to_string()),
-        Ok(presence) => Fact::Presence {
-            presence: Box::new(presence),
-            seq: message.seq,
-            seen,
-        },
+        Ok(mut presence) => {
+            // The hub's word, by its clock.
+            let ahead = seen.as_micros().saturating_sub(message.time.as_micros());
+            let here = |hub: Time| Time::from_micros(hub.as_micros().saturating_add(ahead));
+            presence.lost_at = presence.lost_at.map(here);
+            Fact::Presence {
+                presence: Box::new(presence),
+                seq: message.seq,
+                seen,
+            }
+        }
     }
 }
 

@@ -47,6 +47,11 @@ impl Gaps {
         gap
     }
 
+    /// The last sequence that was read or found missing; none before there is any.
+    pub(super) fn reached(&self) -> Option<u64> {
+        self.next.map(|next| next - 1)
+    }
+
     fn skip_to(&self, seq: u64, gap: &mut Option<Gap>) {
         let Some(first) = self.next.filter(|next| *next < seq) else {
             return;
@@ -93,6 +98,8 @@ mod tests {
         assert_eq!(see(&mut gaps, &[21], false), None);
         let mut all_gone = Gaps::new(Reader::Flow, Some(10), 20);
         assert_eq!(see(&mut all_gone, &[], true), Some((11, 20, 10)));
+        // Told once: a reading that goes on from there finds nothing missing.
+        assert_eq!(all_gone.reached(), Some(20));
         let mut nothing_new = Gaps::new(Reader::Flow, Some(20), 20);
         assert_eq!(see(&mut nothing_new, &[], true), None);
     }

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use fleet_contract::ids::MachineId;
 use fleet_contract::projection::Fact;
+use fleet_contract::time::Time;
 use fleet_nats::bus::{Bus, BusError};
-use fleet_nats::clock;
 use fleet_nats::connect::LinkStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Ended, Forever, PROBE};
+use super::store::Clocks;
+use super::{Ended, Forever, PROBE, Wants};
 use crate::bus::BusMsg;
 use crate::model::Msg;
 
@@ -25,12 +26,16 @@ const ANSWER: Duration = Duration::from_secs(2);
 const GATHER: Duration = Duration::from_millis(200);
 
 /// Waits until it is time to ask again, or somebody begins to look.
-pub(super) async fn pace(watched: &mut watch::Receiver<bool>) {
-    let looked_at = *watched.borrow_and_update();
+pub(super) async fn pace(wants: &mut watch::Receiver<Wants>) {
+    let looked_at = wants.borrow_and_update().hub;
     let pause = if looked_at { LOOKED_AT } else { PROBE };
     let begins = async {
         // Ends with the source.
-        if watched.wait_for(|on| *on && !looked_at).await.is_err() {
+        if wants
+            .wait_for(|wants| wants.hub && !looked_at)
+            .await
+            .is_err()
+        {
             std::future::pending::<()>().await;
         }
     };
@@ -44,7 +49,7 @@ pub(super) async fn pace(watched: &mut watch::Receiver<bool>) {
 pub(super) async fn asks(
     bus: &Bus,
     msgs: &mpsc::Sender<Msg>,
-    mut watched: watch::Receiver<bool>,
+    mut wants: watch::Receiver<Wants>,
 ) -> Forever {
     loop {
         let said = bus.hub_stats(ANSWER).await.map(Box::new).map_err(why_not);
@@ -52,7 +57,7 @@ pub(super) async fn asks(
         if let Some(bytes) = memory() {
             msgs.send(Msg::Bus(BusMsg::Memory(bytes))).await?;
         }
-        pace(&mut watched).await;
+        pace(&mut wants).await;
     }
 }
 
@@ -73,20 +78,20 @@ fn memory() -> Option<u64> {
 }
 
 /// Brings what machines count: of each the latest, a few times a second.
-pub(super) async fn stats(bus: &Bus, msgs: &mpsc::Sender<Msg>) -> Forever {
+pub(super) async fn stats(bus: &Bus, msgs: &mpsc::Sender<Msg>, clocks: &Clocks) -> Forever {
     let mut heard = bus.hear_stats().await?;
     let gone = || Ended::Failed("nobody hears the machines' summaries any more".to_owned());
     loop {
         let mut batch = Batch::default();
-        batch.take(heard.next().await.ok_or_else(gone)?);
+        batch.take(heard.next().await.ok_or_else(gone)?, clocks.now());
         let until = Instant::now() + GATHER;
         while let Ok(next) = timeout_at(until, heard.next()).await {
-            batch.take(next.ok_or_else(gone)?);
+            batch.take(next.ok_or_else(gone)?, clocks.now());
         }
         let room = loop {
             tokio::select! {
                 room = msgs.reserve() => break room.map_err(|_| Ended::Gone)?,
-                next = heard.next() => batch.take(next.ok_or_else(gone)?),
+                next = heard.next() => batch.take(next.ok_or_else(gone)?, clocks.now()),
             }
         };
         room.send(Msg::Bus(BusMsg::Stats {
@@ -107,13 +112,17 @@ struct Batch {
 const UNREADABLE: usize = 64;
 
 impl Batch {
-    fn take(&mut self, heard: Result<fleet_nats::stat::Told, fleet_contract::envelope::WireError>) {
+    fn take(
+        &mut self,
+        heard: Result<fleet_nats::stat::Told, fleet_contract::envelope::WireError>,
+        at: Time,
+    ) {
         match heard {
             Ok((machine, stat)) => {
                 let fact = Fact::Stat {
                     machine: machine.clone(),
                     stat,
-                    at: clock::now(),
+                    at,
                 };
                 let before = self.facts.insert(machine, fact);
                 self.superseded += u64::from(before.is_some());

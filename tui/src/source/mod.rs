@@ -7,9 +7,10 @@ mod gaps;
 mod hub;
 #[cfg(any(test, feature = "demo"))]
 pub(crate) mod replay;
+mod store;
+mod wants;
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -27,8 +28,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::model::{Cmd, Msg, Reader};
 use gaps::Gaps;
+use store::{Clocks, Positions, Store};
+use wants::Reached;
+pub(crate) use wants::Wants;
 
 /// Most messages of a stream in one batch.
 const BATCH: usize = 512;
@@ -46,29 +51,33 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Source {
     /// What comes in.
     pub(crate) msgs: mpsc::Receiver<Msg>,
-    /// What is to be done.
-    pub(crate) cmds: mpsc::Sender<Cmd>,
+    wants: watch::Sender<Wants>,
     task: JoinHandle<()>,
 }
 
 impl Source {
-    /// Begins to read the bus; connects for ever.
+    /// Begins to read the bus; connects for ever. All times that it brings are of this clock.
     ///
     /// # Errors
     /// For addresses and credentials that can never work.
-    pub(crate) async fn open(options: &ConnectOptions) -> Result<Self, ConnectError> {
+    pub(crate) async fn open(options: &ConnectOptions, clock: Clock) -> Result<Self, ConnectError> {
         let link = connect::connect_for_ever(options).await?;
-        Ok(Self::spawn(|msgs, cmds| run(link, msgs, cmds)))
+        Ok(Self::spawn(|msgs, wants| run(link, clock, msgs, wants)))
     }
 
     /// A source of one's own making.
     pub(crate) fn spawn<F: Future<Output = ()> + Send + 'static>(
-        run: impl FnOnce(mpsc::Sender<Msg>, mpsc::Receiver<Cmd>) -> F,
+        run: impl FnOnce(mpsc::Sender<Msg>, watch::Receiver<Wants>) -> F,
     ) -> Self {
         let (send, msgs) = mpsc::channel(CHANNEL);
-        let (cmds, wanted) = mpsc::channel(CHANNEL);
+        let (wants, wanted) = watch::channel(Wants::default());
         let task = tokio::spawn(run(send, wanted));
-        Self { msgs, cmds, task }
+        Self { msgs, wants, task }
+    }
+
+    /// Says what is wanted, whether there is a link or not.
+    pub(crate) fn want(&self, cmd: &Cmd) {
+        self.wants.send_if_modified(|wants| wants.take(cmd));
     }
 }
 
@@ -105,47 +114,30 @@ impl<T> std::convert::From<mpsc::error::SendError<T>> for Ended {
     }
 }
 
-/// The sequences after which the readers go on.
-#[derive(Debug, Clone, Default)]
-struct Positions {
-    journal: Arc<AtomicU64>,
-    presence: Arc<AtomicU64>,
-    flow: Arc<AtomicU64>,
-    log: Arc<AtomicU64>,
+/// What is known of the hub's store, beyond one link.
+#[derive(Debug)]
+struct Known {
+    clocks: Clocks,
+    positions: Positions,
+    epoch: Option<u64>,
+    log: Reached,
 }
 
-impl Positions {
-    fn reset(&self) {
-        for position in [&self.journal, &self.presence, &self.flow, &self.log] {
-            position.store(0, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The hub's clock against this console's.
-#[derive(Debug, Clone, Copy)]
-struct Clocks {
-    offset: i64,
-}
-
-impl Clocks {
-    /// What the hub's time is here. Never later than now.
-    fn here(self, hub: Time) -> Time {
-        Time::from_micros(hub.as_micros().saturating_add(self.offset)).min(clock::now())
-    }
-}
-
-async fn run(link: Link, msgs: mpsc::Sender<Msg>, mut cmds: mpsc::Receiver<Cmd>) {
+async fn run(link: Link, clock: Clock, msgs: mpsc::Sender<Msg>, wants: watch::Receiver<Wants>) {
     let bus = Bus::new(&link);
     let mut status = link.status();
-    let positions = Positions::default();
-    let mut wants = Wants::default();
+    let mut known = Known {
+        clocks: Clocks::new(clock),
+        positions: Positions::default(),
+        epoch: None,
+        log: Reached::default(),
+    };
     loop {
-        let Ok(connects) = until_up(&link, &msgs, &mut status, &mut cmds, &mut wants).await else {
+        let Ok(connects) = until_up(&link, &msgs, &mut status).await else {
             return;
         };
         let error = tokio::select! {
-            ended = read(&bus, &msgs, &mut cmds, &mut wants, &positions, link.status()) => match ended {
+            ended = read(&bus, &msgs, &wants, &mut known, link.status()) => match ended {
                 Ended::Gone => return,
                 Ended::Failed(error) => Some(error),
             },
@@ -171,8 +163,6 @@ async fn until_up(
     link: &Link,
     msgs: &mpsc::Sender<Msg>,
     status: &mut watch::Receiver<LinkStatus>,
-    cmds: &mut mpsc::Receiver<Cmd>,
-    wants: &mut Wants,
 ) -> Result<u64, Gone> {
     let mut ready = std::pin::pin!(link.ready());
     loop {
@@ -209,36 +199,7 @@ async fn until_up(
                     }
                 }
             }
-            cmd = cmds.recv() => {
-                wants.take(&cmd.ok_or(Gone)?);
-            }
         }
-    }
-}
-
-/// What the person wants to see.
-#[derive(Debug, Default)]
-struct Wants {
-    log: Option<JobId>,
-    /// Whether the hub itself is looked at.
-    hub: watch::Sender<bool>,
-}
-
-impl Wants {
-    /// Takes in a command. Whether output is to be read anew.
-    fn take(&mut self, cmd: &Cmd) -> bool {
-        match cmd {
-            Cmd::OpenLog(job) => self.log = Some(*job),
-            Cmd::CloseLog => self.log = None,
-            Cmd::WatchHub(on) => {
-                self.hub.send_replace(*on);
-                return false;
-            }
-            Cmd::Quit | Cmd::QuitKeeping | Cmd::Suspend | Cmd::Copy(_) | Cmd::Mouse(_) => {
-                return false;
-            }
-        }
-        true
     }
 }
 
@@ -254,24 +215,21 @@ async fn until_down(status: &mut watch::Receiver<LinkStatus>, connects: u64) -> 
 async fn read(
     bus: &Bus,
     msgs: &mpsc::Sender<Msg>,
-    cmds: &mut mpsc::Receiver<Cmd>,
-    wants: &mut Wants,
-    positions: &Positions,
+    wants: &watch::Receiver<Wants>,
+    known: &mut Known,
     status: watch::Receiver<LinkStatus>,
 ) -> Ended {
-    let usage = match probe(bus, msgs).await {
+    let usage = match begin(bus, msgs, known).await {
         Ok(usage) => usage,
         Err(ended) => return ended,
     };
-    if usage.last_seq < positions.journal.load(Ordering::Relaxed) {
-        positions.reset();
-        if msgs.send(Msg::Reset).await.is_err() {
-            return Ended::Gone;
-        }
-    }
-    let clocks = Clocks {
-        offset: clock::now().as_micros() - usage.now.as_micros(),
-    };
+    let Known {
+        clocks,
+        positions,
+        epoch,
+        log,
+    } = known;
+    let (clocks, positions) = (&*clocks, &*positions);
     let back = i64::try_from(HISTORY.as_micros()).unwrap_or(i64::MAX);
     let history = From::Time(Time::from_micros(
         usage.now.as_micros().saturating_sub(back),
@@ -287,17 +245,30 @@ async fn read(
             JOURNAL.run(bus, msgs, &positions.journal, clocks),
             PRESENCES.run(bus, msgs, &positions.presence, clocks),
             events.run(bus, msgs, &positions.flow, clocks),
-            probes(bus, msgs, wants.hub.subscribe()),
-            hub::asks(bus, msgs, wants.hub.subscribe()),
-            hub::stats(bus, msgs),
+            probes(bus, msgs, wants.clone(), clocks, *epoch),
+            hub::asks(bus, msgs, wants.clone()),
+            hub::stats(bus, msgs, clocks),
             hub::drops(msgs, status),
-            logs(bus, msgs, cmds, wants, positions),
+            logs(bus, msgs, wants.clone(), log),
         )
     };
     match Box::pin(everything).await {
         Ok(_) => Ended::Failed("the readers ended".to_owned()),
         Err(ended) => ended,
     }
+}
+
+/// Makes sure whose store this is before anything of it is read.
+async fn begin(bus: &Bus, msgs: &mpsc::Sender<Msg>, known: &mut Known) -> Result<Usage, Ended> {
+    let usage = probe(bus, msgs, &known.clocks).await?;
+    let store = Store::ask(bus, &usage).await?;
+    if store.is_another(known.epoch, &known.positions) {
+        msgs.send(Msg::Reset).await?;
+        known.positions.reset();
+        known.log.seq = 0;
+    }
+    known.epoch = store.epoch.or(known.epoch);
+    Ok(usage)
 }
 
 type Forever = Result<std::convert::Infallible, Ended>;
@@ -330,30 +301,35 @@ impl Reading {
         bus: &Bus,
         msgs: &mpsc::Sender<Msg>,
         position: &AtomicU64,
-        clocks: Clocks,
+        clocks: &Clocks,
     ) -> Forever {
         let fact = |message: &Stored| decode::fact(self.reader, message, clocks.here(message.time));
-        let from = after(position, self.first);
-        let mut gaps = self.gaps(bus, position.load(Ordering::Relaxed)).await?;
+        let begin = position.load(Ordering::Relaxed);
+        let from = after(begin, self.first);
+        let mut gaps = self.gaps(bus, begin).await?;
         let mut tail = Tail::open(bus, self.stream, &[self.filter.to_owned()], from).await?;
         msgs.send(Msg::Opened(self.reader)).await?;
         loop {
             let batch = batch(&mut tail).await?;
             let seqs = batch.messages.iter().map(|message| message.seq);
-            if let Some(gap) = gaps.see(seqs, batch.caught_up) {
-                msgs.send(Msg::Gap(gap)).await?;
+            let gap = gaps.see(seqs, batch.caught_up).map(Msg::Gap);
+            let facts = (!batch.messages.is_empty()).then(|| Msg::Facts {
+                reader: self.reader,
+                facts: batch.messages.iter().map(fact).collect(),
+                left: batch.left,
+            });
+            let caught_up = batch.caught_up.then_some(Msg::CaughtUp(self.reader));
+            let told: Vec<Msg> = [gap, facts, caught_up].into_iter().flatten().collect();
+            // All of it or nothing: what was told is not told again after an outage.
+            let room = msgs
+                .reserve_many(told.len())
+                .await
+                .map_err(|_| Ended::Gone)?;
+            for (room, msg) in room.zip(told) {
+                room.send(msg);
             }
-            if !batch.messages.is_empty() {
-                msgs.send(Msg::Facts {
-                    reader: self.reader,
-                    facts: batch.messages.iter().map(fact).collect(),
-                    left: batch.left,
-                })
-                .await?;
-                position.store(tail.last_seq(), Ordering::Relaxed);
-            }
-            if batch.caught_up {
-                msgs.send(Msg::CaughtUp(self.reader)).await?;
+            if let Some(reached) = gaps.reached() {
+                position.store(reached, Ordering::Relaxed);
             }
         }
     }
@@ -373,8 +349,8 @@ impl Reading {
     }
 }
 
-fn after(position: &AtomicU64, first: From) -> From {
-    match position.load(Ordering::Relaxed) {
+fn after(position: u64, first: From) -> From {
+    match position {
         0 => first,
         seq => From::Seq(seq + 1),
     }
@@ -409,10 +385,11 @@ async fn batch(tail: &mut Tail) -> Result<Batch, Ended> {
     Ok(batch)
 }
 
-async fn probe(bus: &Bus, msgs: &mpsc::Sender<Msg>) -> Result<Usage, Ended> {
-    let begun = Instant::now();
+async fn probe(bus: &Bus, msgs: &mpsc::Sender<Msg>, clocks: &Clocks) -> Result<Usage, Ended> {
+    let (begun, asked) = (Instant::now(), clocks.now());
     let usage = bus.usage(stream::JOB).await?;
     let rtt = begun.elapsed();
+    clocks.told(asked, usage.now);
     let journal_seq = usage.last_seq;
     msgs.send(Msg::Probe { rtt, journal_seq }).await?;
     Ok(usage)
@@ -423,13 +400,21 @@ async fn probe(bus: &Bus, msgs: &mpsc::Sender<Msg>) -> Result<Usage, Ended> {
 async fn probes(
     bus: &Bus,
     msgs: &mpsc::Sender<Msg>,
-    mut watched: watch::Receiver<bool>,
+    mut wants: watch::Receiver<Wants>,
+    clocks: &Clocks,
+    epoch: Option<u64>,
 ) -> Forever {
     let mut registered = None;
     let mut begins = 0;
     loop {
-        hub::pace(&mut watched).await;
-        let usage = probe(bus, msgs).await?;
+        hub::pace(&mut wants).await;
+        let usage = probe(bus, msgs, clocks).await?;
+        let is = store::epoch(bus).await?;
+        if epoch.zip(is).is_some_and(|(was, is)| was != is) {
+            return Err(Ended::Failed(
+                "the hub began another epoch: all is read anew".to_owned(),
+            ));
+        }
         let mut facts = Vec::new();
         if usage.first_seq > begins {
             begins = usage.first_seq;
@@ -456,36 +441,34 @@ async fn probes(
     }
 }
 
-/// Follows the output of the job that is wanted, if any is.
+/// Follows the output that is wanted, if any is.
 async fn logs(
     bus: &Bus,
     msgs: &mpsc::Sender<Msg>,
-    cmds: &mut mpsc::Receiver<Cmd>,
-    wants: &mut Wants,
-    positions: &Positions,
+    mut wants: watch::Receiver<Wants>,
+    reached: &mut Reached,
 ) -> Forever {
     loop {
-        let wanted = wants.log;
-        let mut following = std::pin::pin!(async {
+        let wanted = wants.borrow_and_update().log;
+        reached.turn_to(wanted);
+        let following = async {
             match wanted {
-                Some(job) => follow(bus, msgs, job, &positions.log).await,
+                Some(opening) => follow(bus, msgs, opening.job, &mut reached.seq).await,
                 None => std::future::pending().await,
             }
-        });
-        loop {
-            tokio::select! {
-                ended = &mut following => return ended,
-                cmd = cmds.recv() => if wants.take(&cmd.ok_or(Ended::Gone)?) {
-                    positions.log.store(0, Ordering::Relaxed);
-                    break;
-                }
-            }
+        };
+        let other = async { wants.wait_for(|w| w.log != wanted).await.is_err() };
+        tokio::select! {
+            ended = following => return ended,
+            gone = other => if gone {
+                return Err(Ended::Gone);
+            },
         }
     }
 }
 
-async fn follow(bus: &Bus, msgs: &mpsc::Sender<Msg>, job: JobId, position: &AtomicU64) -> Forever {
-    let from = after(position, From::First);
+async fn follow(bus: &Bus, msgs: &mpsc::Sender<Msg>, job: JobId, reached: &mut u64) -> Forever {
+    let from = after(*reached, From::First);
     let mut tail = Tail::open(bus, stream::LOG, &[subject::log_all(job)], from).await?;
     loop {
         let batch = batch(&mut tail).await?;
@@ -497,7 +480,7 @@ async fn follow(bus: &Bus, msgs: &mpsc::Sender<Msg>, job: JobId, position: &Atom
                 left: batch.left,
             })
             .await?;
-            position.store(tail.last_seq(), Ordering::Relaxed);
+            *reached = tail.last_seq();
         }
         if batch.caught_up {
             msgs.send(Msg::LogCaughtUp(job)).await?;

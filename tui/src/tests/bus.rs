@@ -18,6 +18,7 @@ use fleet_nats::testing::TestHub;
 use tokio::time::timeout;
 
 use super::*;
+use crate::clock::Clock;
 use crate::model::{Cmd, Detail, JobDetail, Phase};
 use crate::source::Source;
 
@@ -98,7 +99,7 @@ async fn it_reads_follows_loses_and_finds_the_hub_again() {
         .unwrap();
     let mut console = Console {
         model: blank(COLOUR),
-        source: Source::open(&way).await.unwrap(),
+        source: Source::open(&way, Clock::start()).await.unwrap(),
     };
     console
         .until("live", |m| {
@@ -123,12 +124,7 @@ async fn it_reads_follows_loses_and_finds_the_hub_again() {
         Some(Detail::Job(detail)) => detail.log.len(),
         _ => 0,
     };
-    console
-        .source
-        .cmds
-        .send(Cmd::OpenLog(before))
-        .await
-        .unwrap();
+    console.source.want(&Cmd::OpenLog(before));
     console.until("its first line", |m| lines(m) == 1).await;
     bus.put_chunk(before, &forge, &chunk(2), "two\n".into())
         .await
@@ -162,6 +158,42 @@ async fn it_reads_follows_loses_and_finds_the_hub_again() {
         marks[1].starts_with("bus back") && marks[1].contains("none lost"),
         "{marks:?}"
     );
+    drop(console);
+    second_hub.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_that_is_opened_while_the_hub_is_away_is_read_from_its_first_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (first_hub, bus, way) = hub(folder.path(), port).await;
+    let (long, other) = (dispatch(&bus, "long").await, dispatch(&bus, "other").await);
+    let forge = "forge".parse().unwrap();
+    // What is opened later was written before what is open.
+    for job in [other, long] {
+        let (attempt, text) = (clock::attempt_id(), "one\n".into());
+        let chunk = ChunkHead::new(attempt, 1, OutputStream::Stdout, 0, clock::now());
+        bus.put_chunk(job, &forge, &chunk, text).await.unwrap();
+    }
+    let mut console = Console {
+        model: blank(COLOUR),
+        source: Source::open(&way, Clock::start()).await.unwrap(),
+    };
+    let lines = |m: &Model| match &m.detail {
+        Some(Detail::Job(detail)) => detail.log.len(),
+        _ => 0,
+    };
+    let open = |console: &mut Console, job| {
+        console.model.detail = Some(Detail::Job(Box::new(JobDetail::new(job))));
+        console.source.want(&Cmd::OpenLog(job));
+    };
+    open(&mut console, long);
+    console.until("its line", |m| lines(m) == 1).await;
+    first_hub.stop().await.unwrap();
+    console.until("down", |m| m.phase() == Phase::Down).await;
+    open(&mut console, other);
+    let (second_hub, _, _) = hub(folder.path(), port).await;
+    console.until("the other's line", |m| lines(m) == 1).await;
     drop(console);
     second_hub.stop().await.unwrap();
 }

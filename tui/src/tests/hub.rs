@@ -244,7 +244,9 @@ async fn what_a_real_hub_and_its_machines_tell_is_seen() {
     let worker = hub.connect("forge", Worker).await.unwrap();
     let forge: fleet_contract::ids::MachineId = "forge".parse().unwrap();
     let way = ConnectOptions::new("test console", hub.credentials("vera", Viewer));
-    let mut source = crate::source::Source::open(&way).await.unwrap();
+    let mut source = crate::source::Source::open(&way, crate::clock::Clock::start())
+        .await
+        .unwrap();
     let mut model = blank(MONO);
     let worker = Bus::new(&worker);
     let stat = fleet_contract::stat::Stat {

@@ -85,7 +85,7 @@ pub(super) fn log(model: &mut Model) -> Vec<Cmd> {
         .selected_event()
         .filter(|_| model.focus() == Pane::Events);
     let event = event.filter(|_| model.detail.is_none());
-    let time = event.and_then(|key| model.fleet.events().get(&key).map(|e| e.time));
+    let time = event.and_then(|key| model.fleet.events().get(&key).map(|e| e.written));
     let cmds = open::jump_job(model);
     if let (Some(time), false) = (time, cmds.is_empty()) {
         log::go_to(model, time);

@@ -215,7 +215,7 @@ pub(super) fn jump_event(model: &mut Model) -> Vec<Cmd> {
     let mut found = None;
     for (key, event) in of_job {
         first.get_or_insert(*key);
-        if before(event.time) {
+        if before(event.written) {
             found = Some(*key);
         }
     }

@@ -44,7 +44,7 @@ pub(crate) fn stops(model: &Model, job: &Job) -> Vec<Stop> {
         took: None,
     }];
     let mut at = job.spec.submitted_at;
-    // Where the hub's own time of a record is still known, what follows goes by one clock.
+    // Where it is still known when the hub stored that, the sender's clock ends here.
     let stored = stored(model, job, at, StateWord::Queued.as_str());
     if let Some(stored) = stored {
         stops.push(Stop {
@@ -68,13 +68,10 @@ pub(crate) fn stops(model: &Model, job: &Job) -> Vec<Stop> {
         at = to;
     }
     for attempt in job.attempts.iter().skip(earlier) {
-        let claimed = stored
-            .filter(|_| attempt.no == 1)
-            .and_then(|_| self::stored(model, job, attempt.claimed_at, "claimed"));
         stops.push(Stop {
             name: attempt.machine.to_string(),
             role: Role::Plain,
-            took: Some(claimed.unwrap_or(attempt.claimed_at).since(at)),
+            took: Some(attempt.claimed_at.since(at)),
         });
         at = attempt.claimed_at;
         if let Some(started) = attempt.started_at.filter(|started| *started > at) {

@@ -49,8 +49,10 @@ impl EventKey {
 /// escapes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// When it happened, by its writer's clock.
+    /// When the hub stored it, by the reader's own clock.
     pub time: Time,
+    /// When it happened, by its writer's clock. Only to find what the same writer wrote then.
+    pub written: Time,
     /// The machine it is about.
     pub machine: Option<MachineId>,
     /// The job it is about.
@@ -92,7 +94,8 @@ impl Event {
                 .unwrap_or_else(|| change.kind()),
         };
         Self {
-            time: fact.time,
+            time: fact.stored,
+            written: fact.time,
             machine,
             job: Some(fact.job),
             word: word.to_owned(),
@@ -100,9 +103,10 @@ impl Event {
         }
     }
 
-    pub(super) fn of_flow(event: &EventView) -> Self {
+    pub(super) fn of_flow(event: &EventView, stored: Time) -> Self {
         Self {
-            time: event.time,
+            time: stored,
+            written: event.time,
             machine: event.machine.clone(),
             job: event.job,
             word: cut(&event.kind),

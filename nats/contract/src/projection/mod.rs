@@ -34,7 +34,7 @@ use crate::event::{EventView, kind};
 use crate::ids::{JobId, MachineId, Writer};
 use crate::job::{Applied, Job, JobState, Void};
 use crate::machine::{MachineState, Presence};
-use crate::record::{Record, StateWord};
+use crate::record::{Change, Record, StateWord};
 use crate::stat::Stat;
 use crate::time::Time;
 use load::Loads;
@@ -117,7 +117,8 @@ pub struct JournalFact {
     pub seq: u64,
     /// When the hub stored it, by the reader's own clock.
     pub stored: Time,
-    /// When it was written, by its writer's clock.
+    /// When it was written, by its writer's clock. Only to find what the same writer wrote then:
+    /// ages and orders go by when it was stored.
     pub time: Time,
     /// Itself, or why it is none.
     pub record: Result<Record, Void>,
@@ -251,7 +252,13 @@ impl Fleet {
         self.counters.records += 1;
         let before = self.jobs.get(&fact.job).map(Indexed::of);
         let applied = match (self.jobs.get_mut(&fact.job), &fact.record) {
-            (Some(job), Ok(record)) => job.apply(fact.seq, fact.time, &fact.writer, record),
+            (Some(job), Ok(record)) => {
+                let applied = job.apply(fact.seq, fact.stored, &fact.writer, record);
+                if applied == Applied::Changed {
+                    end_here(job, fact.stored, record);
+                }
+                applied
+            }
             (Some(job), Err(void)) => {
                 job.skip(fact.seq);
                 Applied::Void(void.clone())
@@ -262,7 +269,7 @@ impl Fleet {
                 Applied::Duplicate
             }
             (None, Ok(record)) => {
-                match Job::first(fact.job, fact.seq, fact.time, &fact.writer, record) {
+                match Job::first(fact.job, fact.seq, fact.stored, &fact.writer, record) {
                     Ok(mut job) => {
                         slim(&mut job);
                         self.jobs.insert(fact.job, job);
@@ -402,7 +409,10 @@ impl Fleet {
             (kind::MACHINE_DEGRADED, _) => self.history.count(stored, |m| m.machines_degraded += 1),
             _ => {}
         }
-        self.remember(EventKey::flow(stored, event.seq), Event::of_flow(event));
+        self.remember(
+            EventKey::flow(stored, event.seq),
+            Event::of_flow(event, stored),
+        );
         true
     }
 
@@ -422,7 +432,8 @@ impl Fleet {
         }
     }
 
-    /// Every job that is kept, by id.
+    /// Every job that is kept, by id. Its times are those at which the hub stored what it tells, by
+    /// the reader's own clock; of what machines wrote only how long an attempt took is used.
     #[must_use]
     pub fn jobs(&self) -> &BTreeMap<JobId, Job> {
         &self.jobs
@@ -618,6 +629,25 @@ fn ended_at(key: OrderKey) -> Time {
 
 fn is_fresh(at: Time, now: Time) -> bool {
     now.since(at) < FRESH
+}
+
+/// What a machine wrote of its attempt's times is how long it took; when it ended is when the hub
+/// stored that.
+fn end_here(job: &mut Job, stored: Time, record: &Record) {
+    let Change::Ended {
+        started_at,
+        ended_at,
+        ..
+    } = &record.change
+    else {
+        return;
+    };
+    let took = i64::try_from(ended_at.since(*started_at).as_micros()).unwrap_or(0);
+    if let Some(last) = job.attempts.last_mut() {
+        let started = stored.as_micros().saturating_sub(took);
+        last.started_at = Some(Time::from_micros(started));
+        last.ended_at = Some(stored);
+    }
 }
 
 /// Whoever only watches has no use for a job's input and environment, nor for a command of
