@@ -5,6 +5,9 @@ use crate::text;
 /// Most characters of a line.
 const MAX_CHARS: usize = 200;
 
+/// Most characters of a paste that are looked at: those that are left out need no room.
+const PASTE_MAX_CHARS: usize = 4 * MAX_CHARS;
+
 /// The line, and where the next character goes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct TextLine {
@@ -44,12 +47,18 @@ impl TextLine {
     /// Takes a text as if it were typed: line ends and tabs become spaces, other control
     /// characters are left out.
     pub(crate) fn paste(&mut self, text: &str) {
-        for c in text.chars() {
-            self.insert(if matches!(c, '\n' | '\r' | '\t') {
+        // However much it is, no more is looked at than there is room for.
+        let mut room = MAX_CHARS.saturating_sub(self.text.chars().count());
+        for c in text.chars().take(PASTE_MAX_CHARS) {
+            if room == 0 {
+                break;
+            }
+            let taken = self.insert(if matches!(c, '\n' | '\r' | '\t') {
                 ' '
             } else {
                 c
             });
+            room -= usize::from(taken);
         }
     }
 
@@ -110,5 +119,8 @@ mod tests {
         line.step(true);
         line.paste(&"x".repeat(1000));
         assert_eq!(line.text().chars().count(), MAX_CHARS);
+        let mut line = TextLine::default();
+        line.paste(&format!("{}x", "\u{1b}".repeat(PASTE_MAX_CHARS)));
+        assert_eq!(line.text(), "", "no more is looked at");
     }
 }

@@ -5,12 +5,18 @@ use std::borrow::Cow;
 use ratatui::buffer::CellWidth;
 use unicode_segmentation::UnicodeSegmentation;
 
-/// Characters that move the cursor, hide or turn round what is beside them.
+/// Characters that move the cursor, hide or turn round what is beside them, or are not seen.
 pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
-            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            // Hyphens that are not there, marks of direction and of grammar.
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            // Letters that are blank.
+            | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}'
+            // Notes between the lines, and tags.
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
         )
 }
 
@@ -225,6 +231,13 @@ mod tests {
         assert_eq!(escape("a\x1b[2J\n\u{9b}b"), "a\\u{1b}[2J\\n\\u{9b}b");
         assert_eq!(escape("safe\u{202e}exe"), "safe\\u{202e}exe");
         assert_eq!(escape("ä 漢"), "ä 漢");
+        for hidden in
+            "\u{ad}\u{115f}\u{1160}\u{3164}\u{ffa0}\u{180e}\u{fff9}\u{fffb}\u{e0041}\u{e007f}"
+                .chars()
+        {
+            let text = escape(&format!("stu{hidden}dio")).into_owned();
+            assert!(text.is_ascii() && text.contains("\\u{"), "{text}");
+        }
         for c in (0..=0x10_ffff).filter_map(char::from_u32) {
             let text = escape(&c.to_string()).into_owned();
             assert!(!text.chars().any(|c| c.is_control()), "{c:?}");

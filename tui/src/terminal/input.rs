@@ -16,7 +16,8 @@ const CHANNEL: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Input {
     events: mpsc::Receiver<io::Result<Event>>,
-    gone: oneshot::Receiver<()>,
+    /// None once nobody watches any more.
+    gone: Option<oneshot::Receiver<()>>,
     _reading: oneshot::Sender<()>,
     _watching: PipeWriter,
 }
@@ -45,7 +46,7 @@ impl Input {
             })?;
         Ok(Self {
             events,
-            gone,
+            gone: Some(gone),
             _reading: reading,
             _watching: watching,
         })
@@ -58,13 +59,26 @@ impl Input {
     pub(crate) async fn next(&mut self) -> io::Result<Event> {
         tokio::select! {
             biased;
-            Ok(()) = &mut self.gone => Err(io::Error::other("it is gone")),
+            () = told(&mut self.gone) => Err(io::Error::other("it is gone")),
             event = self.events.recv() => match event {
                 Some(event) => event,
                 None => Err(io::Error::other("its input ended")),
             },
         }
     }
+}
+
+/// Waits until the terminal is gone; for ever where nobody can tell.
+async fn told(gone: &mut Option<oneshot::Receiver<()>>) {
+    if let Some(watching) = gone {
+        let told = watching.await;
+        // One that has answered may never be asked again.
+        *gone = None;
+        if told.is_ok() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn read(send: &mpsc::Sender<io::Result<Event>>, mut stop: oneshot::Receiver<()>) {
@@ -107,5 +121,44 @@ fn hung_up(stop: &PipeReader) -> bool {
         if !told.is_empty() {
             return false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts() -> (Input, mpsc::Sender<io::Result<Event>>, oneshot::Sender<()>) {
+        let (send, events) = mpsc::channel(CHANNEL);
+        let (tell, gone) = oneshot::channel();
+        let input = Input {
+            events,
+            gone: Some(gone),
+            _reading: oneshot::channel().0,
+            _watching: io::pipe().unwrap().1,
+        };
+        (input, send, tell)
+    }
+
+    #[tokio::test]
+    async fn keys_go_on_where_the_terminal_cannot_be_watched() {
+        let (mut input, send, tell) = parts();
+        drop(tell);
+        for _ in 0..3 {
+            send.send(Ok(Event::FocusGained)).await.unwrap();
+            assert_eq!(input.next().await.unwrap(), Event::FocusGained);
+        }
+        drop(send);
+        assert!(input.next().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_terminal_that_is_gone_is_told_before_keys() {
+        let (mut input, send, tell) = parts();
+        send.send(Ok(Event::FocusGained)).await.unwrap();
+        tell.send(()).unwrap();
+        assert!(input.next().await.is_err());
+        // Whoever asks once more is not answered by a panic.
+        assert!(input.next().await.is_ok());
     }
 }

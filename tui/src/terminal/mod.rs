@@ -14,11 +14,10 @@ use std::time::Duration;
 
 use ratatui::buffer::Buffer;
 use ratatui::{Frame, Terminal};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{self, Signal};
-use rustix::termios::{self, LocalModes, OptionalActions, Termios};
+use rustix::termios::{self, LocalModes, OptionalActions, QueueSelector, Termios};
 
-use crate::terminal::writer::Writer;
+use crate::terminal::writer::{Leaving, Writer};
 
 pub(crate) use input::Input;
 pub(crate) use paper::Paper;
@@ -53,9 +52,9 @@ impl Screen {
         let writer = Writer::start(output()?)?;
         make_raw()?;
         let hook = Arc::new(std::panic::take_hook());
-        let before = hook.clone();
+        let (before, leaving) = (hook.clone(), writer.leaving());
         std::panic::set_hook(Box::new(move |info| {
-            give_back();
+            give_back(&leaving);
             before(info);
         }));
         writer.put(modes::enter(mouse));
@@ -129,7 +128,7 @@ impl Screen {
         }
         self.away = true;
         self.writer.drain(PATIENCE);
-        give_back();
+        give_back(&self.writer.leaving());
         // Nobody can refuse this one.
         let _ = process::kill_process(process::getpid(), Signal::STOP);
     }
@@ -158,8 +157,9 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
+        self.writer.drain(PATIENCE);
+        give_back(&self.writer.leaving());
         self.writer.end(PATIENCE);
-        give_back();
         give_hook_back(&self.hook);
     }
 }
@@ -228,36 +228,28 @@ fn make_raw() -> io::Result<()> {
     }
     let mut raw = now;
     raw.make_raw();
-    set(&raw)
+    set(&io::stdin(), &raw)
 }
 
-fn set(attributes: &Termios) -> io::Result<()> {
-    let set = || termios::tcsetattr(io::stdin(), OptionalActions::Now, attributes);
+fn set(terminal: &impl AsFd, attributes: &Termios) -> io::Result<()> {
+    let set = || termios::tcsetattr(terminal, OptionalActions::Now, attributes);
     Ok(rustix::io::retry_on_intr(set)?)
 }
 
+/// Gives keys to the shell again: none that were pressed for the console, and nothing that the mouse
+/// did. Waits for no output: a person may have halted it.
+fn give_keys_back(terminal: &impl AsFd, attributes: &Termios) -> io::Result<()> {
+    set(terminal, attributes)?;
+    Ok(termios::tcflush(terminal, QueueSelector::IFlush)?)
+}
+
 /// Gives the terminal back, if it is taken. Best effort: there is nobody to tell.
-fn give_back() {
+fn give_back(leaving: &Leaving) {
     let Some(before) = before().take() else {
         return;
     };
-    if let Ok(mut out) = output()
-        && takes_bytes(&out)
-    {
-        let _ = out.write_all(modes::LEAVE);
-    }
-    let _ = set(&before);
-}
-
-/// Whether a write would not wait for ever: a person may have halted the output.
-fn takes_bytes(out: &File) -> bool {
-    let patience = Timespec {
-        tv_sec: 0,
-        tv_nsec: 200_000_000,
-    };
-    let mut ends = [PollFd::new(out, PollFlags::OUT)];
-    matches!(poll(&mut ends, Some(&patience)), Ok(1..))
-        || ends[0].revents().contains(PollFlags::OUT)
+    leaving.now(PATIENCE);
+    let _ = give_keys_back(&io::stdin(), &before);
 }
 
 /// Whether there is a shell that could let a stopped process go on. The processes that a shell
@@ -271,5 +263,34 @@ fn give_hook_back(hook: &Arc<PanicHook>) {
     if !std::thread::panicking() {
         let hook = hook.clone();
         std::panic::set_hook(Box::new(move |info| hook(info)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    use super::*;
+
+    #[test]
+    fn what_was_typed_for_the_console_is_no_line_for_the_shell() {
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, Vec::new()).unwrap();
+        let terminal = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let before = termios::tcgetattr(&terminal).unwrap();
+        let mut raw = before.clone();
+        raw.make_raw();
+        set(&terminal, &raw).unwrap();
+        rustix::io::write(&person, b"x\nrm -r work\n").unwrap();
+        let mut ends = [PollFd::new(&terminal, PollFlags::IN)];
+        assert_eq!(poll(&mut ends, None).unwrap(), 1);
+        give_keys_back(&terminal, &before).unwrap();
+        assert_eq!(rustix::io::ioctl_fionread(&terminal).unwrap(), 0);
+        let now = termios::tcgetattr(&terminal).unwrap();
+        assert_eq!(now.local_modes, before.local_modes);
     }
 }
