@@ -14,6 +14,17 @@ use fleet_tui::{ConsoleStyle, Motion, demo};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// A tmux that ends with the test.
+struct Server(tempfile::TempDir);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let mut command = Command::new("tmux");
+        command.arg("-S").arg(self.0.path().join("s"));
+        let _ = command.arg("kill-server").output();
+    }
+}
+
 fn tmux(folder: &Path, words: &[&str]) -> String {
     let mut command = Command::new("tmux");
     command.arg("-S").arg(folder.join("s")).args(words);
@@ -65,8 +76,8 @@ async fn play() {
 
 #[test]
 fn the_terminal_is_given_back_after_a_panic() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let folder = folder.path();
+    let server = Server(tempfile::tempdir().expect("a folder"));
+    let folder = server.0.path();
     let new = [
         "-u",
         "-f",
@@ -83,7 +94,7 @@ fn the_terminal_is_given_back_after_a_panic() {
     let before = stty(folder, "before");
     let me = std::env::current_exe().expect("this test");
     let line = format!(
-        "{} --ignored --exact play --nocapture; echo left $?",
+        "RUST_BACKTRACE=0 {} --ignored --exact play --nocapture; echo left $?",
         me.display()
     );
     tmux(folder, &["send-keys", "--", &line, "C-j"]);
@@ -91,6 +102,8 @@ fn the_terminal_is_given_back_after_a_panic() {
     until("the console", folder, || {
         screen().contains("LIVE").then_some(())
     });
+    // Opens a job: that is what it panics at.
+    tmux(folder, &["send-keys", "--", "2", "Enter"]);
     let text = until("its end", folder, || {
         Some(screen()).filter(|s| s.contains("left 101"))
     });
@@ -98,5 +111,4 @@ fn the_terminal_is_given_back_after_a_panic() {
     let modes = "#{alternate_on} #{cursor_flag} #{mouse_any_flag}";
     assert_eq!(tmux(folder, &["display-message", "-p", modes]), "0 1 0");
     assert_eq!(stty(folder, "after"), before);
-    tmux(folder, &["kill-server"]);
 }

@@ -340,7 +340,7 @@ pub(crate) fn output(n: u8, seq: u64, stream: OutputStream, text: &str) -> Chunk
     }
 }
 
-/// Shows the made-up fleet. `situation` is `live`, `down`, `troubled` (its hub is), `empty`, `catching-up`, `panic`, or
+/// Shows the made-up fleet. `situation` is `live`, `down`, `troubled` (its hub is), `empty`, `catching-up`, `panic` (when a job is opened), or
 /// `fleet:300` for one of 300 machines, also `down:300` and `catching-up:300`.
 ///
 /// # Errors
@@ -453,14 +453,6 @@ async fn play(
     if situation.starts_with("down") {
         msgs.send(link(false)).await?;
     }
-    #[expect(
-        clippy::panic,
-        reason = "to see that the terminal is given back even then"
-    )]
-    if situation == "panic" {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        panic!("as asked");
-    }
     let mut beats = tokio::time::interval(Duration::from_secs(2));
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     // Of a fleet whose bus is down, nothing more is heard.
@@ -475,6 +467,13 @@ async fn play(
                 }
                 let wanted = wants.borrow_and_update().log;
                 if let Some(opening) = wanted.filter(|_| wanted != shown) {
+                    #[expect(
+                        clippy::panic,
+                        reason = "to see that the terminal is given back even then"
+                    )]
+                    if situation == "panic" {
+                        panic!("as asked");
+                    }
                     log(opening.job, msgs).await?;
                 }
                 shown = wanted;
