@@ -378,6 +378,43 @@ fn plain_lines_are_news_and_the_state_when_it_changes() {
 }
 
 #[test]
+fn plain_lines_leave_out_nothing_that_came_out_of_order() {
+    let mut told = Told::default();
+    let mut model = model(Situation::Live, MONO);
+    told.lines(&model, true);
+    let mut script = Script::default();
+    script.seq = model.fleet.journal_seq();
+    let mut dispatched = |seconds, name: &str, n| {
+        let fact = script
+            .dispatch(n, later(seconds), name, "make", "")
+            .unwrap();
+        let msg = Msg::Facts {
+            reader: Reader::Journal,
+            facts: vec![fact],
+            left: 0,
+        };
+        update(&mut model, later(seconds), msg);
+        told.lines(&model, false).join("\n")
+    };
+    assert!(dispatched(9, "first", 201).contains("first"));
+    // Its stamp is before the one that was told.
+    let line = dispatched(5, "second", 202);
+    assert!(line.contains("second") && !line.contains("first"), "{line}");
+    assert!(dispatched(9, "third", 203).contains("third"));
+    // Another store counts from one, and what is in it is no news.
+    update(&mut model, later(10), Msg::Reset);
+    let lines = told.lines(&model, false).join("\n");
+    assert!(lines.contains("another one"), "{lines}");
+}
+
+#[test]
+fn plain_lines_say_that_credentials_are_refused() {
+    let lines = Told::default().lines(&model(Situation::Refused, MONO), true);
+    let state = lines.last().unwrap();
+    assert!(state.contains("refuses these credentials"), "{lines:?}");
+}
+
+#[test]
 fn another_store_is_another_fleet() {
     let mut model = model(Situation::Live, COLOUR);
     update(&mut model, now(), Msg::Reset);
