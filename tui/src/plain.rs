@@ -47,7 +47,7 @@ impl Events {
 
     /// Those that came since it was asked last, in their order, and how many that came are kept no
     /// more.
-    fn new<'a>(&mut self, model: &'a Model) -> (Vec<&'a Event>, u64) {
+    fn take<'a>(&mut self, model: &'a Model) -> (Vec<&'a Event>, u64) {
         let counted = model.fleet.counters().events;
         let came = counted.saturating_sub(self.counted);
         self.counted = counted;
@@ -91,14 +91,14 @@ impl Told {
         if live && !self.live {
             self.live = true;
             // What was there before is the state, not news.
-            self.events.new(model);
+            self.events.take(model);
             lines.push(format!(
                 "reading fleet {} is done",
                 text::escape(&model.name)
             ));
         }
         if self.live {
-            let (events, missed) = self.events.new(model);
+            let (events, missed) = self.events.take(model);
             if missed > 0 {
                 let missed = text::thousands(missed);
                 lines.push(format!(
