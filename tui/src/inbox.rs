@@ -6,17 +6,16 @@ use fleet_contract::record::StateWord;
 
 use crate::model::Model;
 
-/// What is in it, in its order: what waits for a person, then what was lost and what failed within
-/// the last hour, as on the top of the worst-first list.
+/// What is in it, in its order: what waits for a person, what was lost, until somebody says how it
+/// ended, and what failed within the last hour, as on the top of the worst-first list.
 pub(crate) fn jobs(model: &Model) -> impl Iterator<Item = &Job> {
-    let worst = model.fleet.worst_first(model.as_of());
-    worst.take_while(|job| group(job.state.word()).is_some())
+    model.fleet.worst_first(model.as_of()).take(count(model))
 }
 
 /// How much is in it.
 pub(crate) fn count(model: &Model) -> usize {
     let (fleet, at) = (&model.fleet, model.as_of());
-    fleet.count(StateWord::NeedsHuman) + fleet.freshly_lost(at) + fleet.freshly_failed(at)
+    fleet.count(StateWord::NeedsHuman) + fleet.count(StateWord::Lost) + fleet.freshly_failed(at)
 }
 
 /// Which group a state belongs to: its place and what it is called.

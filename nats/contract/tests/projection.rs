@@ -588,6 +588,8 @@ fn what_waits_for_a_person_is_first_and_old_failures_are_behind_what_runs() {
     assert_eq!(words(at(4000)), [NeedsHuman, Running, Queued, Failed]);
     assert_eq!(fleet.freshly_failed(at(20)), 1);
     assert_eq!(fleet.freshly_failed(at(4000)), 0);
+    assert_eq!(fleet.formerly_failed(at(20)), 0);
+    assert_eq!(fleet.formerly_failed(at(4000)), 1);
 }
 
 #[test]

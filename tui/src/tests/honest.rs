@@ -83,3 +83,62 @@ fn machines_and_jobs_that_are_lost_are_counted_apart() {
     let line = row(&draw(&live, 60, 5), 0);
     assert!(line.starts_with("lost 1 machine 1 job ask 1"), "{line}");
 }
+
+#[test]
+fn what_is_lost_stays_in_the_inbox_until_somebody_says_how_it_ended() {
+    let mut model = model(Situation::Live, MONO);
+    keys(&mut model, "!");
+    update(&mut model, now(), Msg::Resize(80, 24));
+    assert!(text(&draw(&model, 80, 24)).contains("1 failed more than an hour ago"));
+    // Two hours later, told by the hub to be up to date.
+    let at = later(2 * 3600);
+    let journal_seq = model.live().journal_seq();
+    let rtt = Duration::from_micros(640);
+    update(&mut model, at, Msg::Probe { rtt, journal_seq });
+    let text = text(&draw(&model, 80, 24));
+    for expected in [
+        "Inbox · 2",
+        "1 waits for a person",
+        "1 lost: nobody knows how it ended",
+        "3 failed more than an hour ago",
+        "1 job lost",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    // Without what runs and waits, older failures stand right below: they are not of the inbox.
+    assert_eq!(crate::inbox::jobs(&model).count(), 2);
+    let line = row(&draw(&model, 60, 5), 0);
+    assert!(line.contains("1 job ask 1"), "{line}");
+}
+
+#[test]
+fn an_inbox_with_nothing_in_it_does_not_say_that_all_is_well() {
+    let mut model = model(Situation::Empty, MONO);
+    let mut script = Script::default();
+    let at = |seconds| demo::before(now(), seconds);
+    let exit = fleet_contract::outcome::Outcome::Exited { exit_code: 2 };
+    let facts = [
+        script.dispatch(30, at(9000), "deploy", "make deploy", ""),
+        script.claim(30, at(8990), "forge"),
+        script.end(30, at(8980), exit, fleet_contract::record::Next::End),
+    ];
+    let facts = facts.into_iter().flatten().collect();
+    let (reader, left) = (Reader::Journal, 0);
+    update(
+        &mut model,
+        now(),
+        Msg::Facts {
+            reader,
+            facts,
+            left,
+        },
+    );
+    keys(&mut model, "!");
+    let text = text(&draw(&model, 80, 24));
+    assert!(text.contains("nothing waits for you"), "{text}");
+    assert!(
+        text.contains("1 failed more than an hour ago: 2 lists all"),
+        "{text}"
+    );
+    assert!(!text.contains("well"), "{text}");
+}

@@ -130,7 +130,7 @@ fn problems(model: &Model) -> Vec<Part> {
             Role::Bad,
         ),
         (
-            fleet.freshly_lost(at),
+            fleet.count(StateWord::Lost),
             job(StateWord::Lost),
             "job lost",
             Role::Bad,

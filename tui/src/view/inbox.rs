@@ -10,7 +10,8 @@ use ratatui::text::{Line, Span};
 
 use super::{link, table, words};
 use crate::inbox::{count, group, jobs};
-use crate::model::Model;
+use crate::keymap::Action;
+use crate::model::{Model, Screen};
 use crate::text;
 use crate::theme::Role;
 use crate::widget;
@@ -24,7 +25,7 @@ fn group_count(model: &Model, group: u8) -> usize {
     let (fleet, at) = (&model.fleet, model.as_of());
     match group {
         0 => fleet.count(StateWord::NeedsHuman),
-        1 => fleet.freshly_lost(at),
+        1 => fleet.count(StateWord::Lost),
         _ => fleet.freshly_failed(at),
     }
 }
@@ -38,13 +39,18 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         true => format!("as of {}", words::clock(model.link.as_of, &model.zone)),
         false => "failures of the last hour".to_owned(),
     };
+    let older = older(model);
     let inner = widget::pane(buf, area, look, focused, &title, &right);
     if all == 0 {
         let text = match model.fleet.jobs().is_empty() {
-            false => "nothing waits for you, and nothing failed in the last hour: all is well",
+            false => "nothing waits for you, none is lost, none failed in the last hour",
             true => "nothing waits for you: there are no jobs yet",
         };
-        return table::teach(buf, inner, look, &link::empty(model, 0, text));
+        table::teach(buf, inner, look, &link::empty(model, 0, text));
+        if let Some(older) = older {
+            widget::line(buf, inner, 1, &older);
+        }
+        return;
     }
     let width = usize::from(inner.width);
     let wanted = model.inbox_job();
@@ -87,6 +93,21 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         }
     }
     table::more(buf, inner, look, all.max(first + shown), first, shown);
+    if let Some(older) = older {
+        widget::line(buf, inner, y, &older);
+    }
+}
+
+/// What failed before the last hour, counted: nobody may have seen it.
+fn older(model: &Model) -> Option<Line<'static>> {
+    let count = model.fleet.formerly_failed(model.as_of());
+    let key = model.ui.keymap.key_of(Action::Screen(Screen::Dispatches));
+    let text = format!(
+        " {} {} failed more than an hour ago: {key} lists all",
+        model.look.rule(),
+        text::thousands(count as u64)
+    );
+    (count > 0).then(|| Line::styled(text, model.look.style(Role::Dim)))
 }
 
 fn entry_height(model: &Model, job: &Job, selected: bool, width: usize) -> usize {

@@ -19,8 +19,13 @@ pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
     };
     let right = "y leaves, else it stays";
     let inner = popup::frame(model, area, lines.len(), "Leave", right, buf);
+    let inside = Rect {
+        x: inner.x.saturating_add(1),
+        width: inner.width.saturating_sub(1),
+        ..inner
+    };
     for (y, line) in (0..inner.height).zip(lines) {
-        widget::line(buf, inner, y, &line);
+        widget::line(buf, inside, y, &line);
     }
 }
 

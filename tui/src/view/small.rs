@@ -35,7 +35,7 @@ pub(crate) fn counts(model: &Model) -> String {
         .into_iter()
         .filter(|(_, count)| *count > 0)
         .map(|(word, count)| format!("{word} {count}"));
-    let lost = lost(machines(MachineState::Lost), fleet.freshly_lost(at));
+    let lost = lost(machines(MachineState::Lost), fleet.count(StateWord::Lost));
     let counts: Vec<String> = lost.into_iter().chain(counts).collect();
     if counts.is_empty() {
         "nothing yet".to_owned()
@@ -93,13 +93,19 @@ pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
     notice(model, area, buf);
 }
 
-/// What a key did, in the last line where that is not the first.
+/// What a key did, in the last lines: never in the first.
 fn notice(model: &Model, area: Rect, buf: &mut Buffer) {
-    let Some(notice) = model.ui.notice(model.clock).filter(|_| area.height > 1) else {
+    let Some(notice) = model.ui.notice(model.clock) else {
         return;
     };
     let width = usize::from(area.width);
-    let text = text::clip(&text::escape(notice), width, model.look.ellipsis());
-    let text = format!("{text}{}", " ".repeat(width.saturating_sub(text.width())));
-    widget::line(buf, area, area.height - 1, &Line::raw(text));
+    let notice = text::escape(notice);
+    let rows = text::wrap(&notice, width.max(1));
+    let count = u16::try_from(rows.len()).unwrap_or(u16::MAX);
+    let first = area.height.saturating_sub(count).max(1);
+    for (y, range) in (first..area.height).zip(rows) {
+        let text = &notice[range];
+        let pad = " ".repeat(width.saturating_sub(text.width()));
+        widget::line(buf, area, y, &Line::raw(format!("{text}{pad}")));
+    }
 }

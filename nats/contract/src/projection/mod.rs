@@ -177,10 +177,6 @@ impl Rank {
             StateWord::Canceled | StateWord::Succeeded => Self::Ended,
         }
     }
-
-    fn is_bad_end(self) -> bool {
-        matches!(self, Self::Lost | Self::Failed)
-    }
 }
 
 /// Rank, then a time (what waits or runs longest first, what ended last first), then the id.
@@ -457,10 +453,13 @@ impl Fleet {
         self.fresh(Rank::Failed, now).count()
     }
 
-    /// How many jobs were lost within [`FRESH`].
+    /// How many jobs ended so longer ago.
     #[must_use]
-    pub fn freshly_lost(&self, now: Time) -> usize {
-        self.fresh(Rank::Lost, now).count()
+    pub fn formerly_failed(&self, now: Time) -> usize {
+        let failed = StateWord::ALL.into_iter();
+        let failed = failed.filter(|word| Rank::of(*word) == Rank::Failed);
+        let all: usize = failed.map(|word| self.count(word)).sum();
+        all.saturating_sub(self.freshly_failed(now))
     }
 
     fn rank(&self, rank: Rank) -> impl Iterator<Item = &OrderKey> {
@@ -477,8 +476,8 @@ impl Fleet {
             .take_while(move |key| is_fresh(ended_at(**key), now))
     }
 
-    /// Jobs as an operator needs to see them: those that wait for a person, those that ended badly
-    /// within [`FRESH`], what runs and waits, and then all other ended ones, newest first. Lazy:
+    /// Jobs as an operator needs to see them: those that wait for a person, those that are lost,
+    /// until somebody says how they ended, those that failed within [`FRESH`], what runs and waits, and then all other ended ones, newest first. Lazy:
     /// taking a screenful costs a screenful.
     pub fn worst_first(&self, now: Time) -> impl Iterator<Item = &Job> {
         self.worst_first_ids(now)
@@ -489,16 +488,22 @@ impl Fleet {
     pub fn worst_first_ids(&self, now: Time) -> impl Iterator<Item = JobId> {
         let first = self
             .rank(Rank::NeedsHuman)
-            .chain(self.fresh(Rank::Lost, now))
+            .chain(self.rank(Rank::Lost))
             .chain(self.fresh(Rank::Failed, now))
             .chain(self.rank(Rank::Running))
             .chain(self.rank(Rank::Backoff))
             .chain(self.rank(Rank::Queued))
             .map(|(_, _, id)| *id);
+        let lost = self.count(StateWord::Lost) > 0;
         let rest = self.ended.iter().rev().filter(move |(at, id)| {
-            // Those that ended badly of late stand above.
-            let job = is_fresh(*at, now).then(|| self.jobs.get(id)).flatten();
-            !job.is_some_and(|job| Rank::of(job.state.word()).is_bad_end())
+            let fresh = is_fresh(*at, now);
+            let job = (fresh || lost).then(|| self.jobs.get(id)).flatten();
+            // Those that nobody has dealt with, and that failed of late, stand above.
+            match job.map(|job| Rank::of(job.state.word())) {
+                Some(Rank::Lost) => false,
+                Some(Rank::Failed) => !fresh,
+                _ => true,
+            }
         });
         first.chain(rest.map(|(_, id)| *id))
     }
