@@ -245,6 +245,8 @@ impl App {
             .draw(|frame| view::draw(model, frame.area(), frame.buffer_mut()))
             .map_err(TuiError::Terminal)?;
         let done = Instant::now();
+        let rows = view::rows(&self.model);
+        self.model.saw(rows);
         self.model.own.frame(done - begun, bytes);
         let motion = view::next_motion(&self.model);
         self.motion = motion.map(|left| done + left);

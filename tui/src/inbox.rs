@@ -4,7 +4,8 @@ use fleet_contract::ids::JobId;
 use fleet_contract::job::Job;
 use fleet_contract::record::StateWord;
 
-use crate::model::Model;
+use crate::drawn::Pick;
+use crate::model::{Model, Pane};
 
 /// What is in it, in its order: what waits for a person, what was lost, until somebody says how it
 /// ended, and what failed within the last hour, as on the top of the worst-first list.
@@ -34,6 +35,12 @@ impl Model {
     /// The dispatch that is selected in the inbox: the selected one where it is in it, else the
     /// first.
     pub(crate) fn inbox_job(&self) -> Option<JobId> {
+        if let Some(pick) = self.drawn.hand(Pane::Inbox) {
+            return match pick {
+                Some(Pick::Job(id)) => Some(*id),
+                _ => None,
+            };
+        }
         let selected = self.job.and_then(|id| self.fleet.job(id));
         let kept = selected.filter(|job| {
             group(job.state.word()).is_some() && jobs(self).any(|other| other.id == job.id)

@@ -10,6 +10,7 @@ mod clock;
 mod columns;
 #[cfg(any(test, feature = "demo"))]
 pub mod demo;
+mod drawn;
 mod filter;
 mod inbox;
 mod input;

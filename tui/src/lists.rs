@@ -12,6 +12,7 @@ use fleet_contract::projection::{EventKey, Machine};
 use fleet_contract::time::Time;
 
 use crate::columns::{self, Col};
+use crate::drawn::Pick;
 use crate::filter::{Filter, Sieve};
 use crate::model::{Model, Pane};
 use crate::text;
@@ -388,6 +389,12 @@ impl Model {
 
     /// The selected job.
     pub(crate) fn selected_job(&self) -> Option<JobId> {
+        if let Some(pick) = self.drawn.hand(Pane::Dispatches) {
+            return match pick {
+                Some(Pick::Job(id)) => Some(*id),
+                _ => None,
+            };
+        }
         let shown = |id: &JobId| match &self.lists.jobs.rows {
             Some(rows) => rows.iter().any(|row| row.key == *id),
             None => true,
@@ -399,6 +406,12 @@ impl Model {
 
     /// The selected machine.
     pub(crate) fn selected_machine(&self) -> Option<MachineId> {
+        if let Some(pick) = self.drawn.hand(Pane::Machines) {
+            return match pick {
+                Some(Pick::Machine(id)) => Some(id.clone()),
+                _ => None,
+            };
+        }
         let shown = |id: &MachineId| match &self.lists.machines.rows {
             Some(rows) => rows.iter().any(|row| row.key == *id),
             None => true,
@@ -414,6 +427,12 @@ impl Model {
 
     /// The selected event, or the row of folded ones that it is in.
     pub(crate) fn selected_event(&self) -> Option<EventKey> {
+        if let Some(pick) = self.drawn.hand(Pane::Events) {
+            return match pick {
+                Some(Pick::Event(key)) => Some(*key),
+                _ => None,
+            };
+        }
         let newest = || self.events_shown().next().map(|row| row.key);
         let Some(wanted) = self.event else {
             return newest();

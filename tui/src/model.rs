@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 
 use crate::Motion;
 use crate::bus::{BusHealth, BusMsg};
+use crate::drawn::Drawn;
 use crate::keymap::Place;
 pub(crate) use crate::link::{Gap, Link, Phase};
 use crate::lists::Lists;
@@ -264,6 +265,8 @@ pub(crate) struct Model {
     pub(crate) paused: Option<Box<Paused>>,
     /// What the person is in the middle of.
     pub(crate) ui: Ui,
+    /// What the last frame showed.
+    pub(crate) drawn: Drawn,
     /// What is known of the bus itself.
     pub(crate) bus: BusHealth,
     /// What the console itself costs.
@@ -302,6 +305,7 @@ impl Model {
             trail: Trail::default(),
             paused: None,
             ui: Ui::new(),
+            drawn: Drawn::default(),
             bus: BusHealth::default(),
             own: Own::default(),
             motion: Motion::Full,

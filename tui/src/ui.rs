@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fleet_contract::time::Time;
 
+use crate::drawn::Pick;
 use crate::input::TextLine;
 use crate::keymap::{Key, Keymap, Place};
 use crate::leave::Leaving;
@@ -69,6 +70,17 @@ pub(crate) struct Pending {
     pub(crate) since: Time,
 }
 
+/// A click.
+#[derive(Debug, Clone)]
+pub(crate) struct Click {
+    /// When.
+    pub(crate) when: Time,
+    /// Column and row.
+    pub(crate) at: (u16, u16),
+    /// The row of a list that it selected.
+    pub(crate) picked: Option<(Pane, Pick, usize)>,
+}
+
 /// What the person is in the middle of.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ui {
@@ -82,8 +94,8 @@ pub(crate) struct Ui {
     pub(crate) input: Option<Input>,
     /// One line that answers what was done last, and when it was said.
     notice: Option<(Time, String)>,
-    /// Where and when the mouse clicked last.
-    pub(crate) clicked: Option<(Time, u16, u16)>,
+    /// What the mouse clicked last.
+    pub(crate) clicked: Option<Click>,
     /// Whether the mouse is captured.
     pub(crate) mouse: bool,
     /// Lines of an opened machine that are above the screen.

@@ -4,6 +4,7 @@
 mod behaviour;
 mod bus;
 mod bytes;
+mod hand;
 mod honest;
 mod hub;
 mod interaction;

@@ -12,7 +12,15 @@ use super::{choose, jump, list, log, open, pause, select, topology, typing, yank
 pub(super) fn act(model: &mut Model, action: Action, free: Option<char>) -> Vec<Cmd> {
     let goes_back = matches!(action, Action::ViewBefore | Action::ViewAfter);
     let before = Spot::of(model);
-    let cmds = perform(model, action, free);
+    let there = model.take_in_hand(action);
+    let cmds = match there {
+        true => perform(model, action, free),
+        false => {
+            model.say("what was selected is gone: nothing was done");
+            Vec::new()
+        }
+    };
+    model.let_go();
     if !goes_back && !before.is(&Spot::of(model)) {
         model.trail.went(before);
     }
@@ -92,6 +100,7 @@ fn why(model: &mut Model) {
     if matches!(model.ui.popup, Some(Popup::Why(_))) {
         model.ui.popup = None;
     } else if model.subject_job().is_some() || model.subject_machine().is_some() {
+        model.keep_in_hand();
         model.ui.popup = Some(Popup::Why(0));
     } else {
         model.say("why: nothing is selected here");

@@ -8,7 +8,7 @@ use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use super::{act, choose, list, log, select};
 use crate::keymap::Action;
 use crate::model::{Cmd, Detail, Model, Pane, Screen};
-use crate::ui::Popup;
+use crate::ui::{Click, Popup};
 use crate::view::{self, Hit};
 
 /// Two clicks on one cell within this time are a double click.
@@ -33,26 +33,34 @@ pub(super) fn take(model: &mut Model, event: &MouseEvent) -> Vec<Cmd> {
 fn click(model: &mut Model, (column, row): (u16, u16)) -> Vec<Cmd> {
     model.ui.hush();
     model.ui.pending = None;
+    let at = (column, row);
     let before = model.ui.clicked.take();
-    let double = before
-        .is_some_and(|(when, x, y)| (x, y) == (column, row) && model.clock.since(when) <= DOUBLE);
+    let before = before.filter(|click| click.at == at && model.clock.since(click.when) <= DOUBLE);
+    let double = before.is_some();
+    let hit = view::hit(model, column, row);
+    let in_list = matches!(hit, Hit::Row(..) | Hit::Pane(_));
+    // The second click is about what the first one selected, wherever that is by now.
+    let picked = match before {
+        Some(click) => click.picked,
+        None => model.drawn_at(at, view::rows).filter(|_| in_list),
+    };
     if !double {
-        model.ui.clicked = Some((model.clock, column, row));
+        let (when, picked) = (model.clock, picked.clone());
+        model.ui.clicked = Some(Click { when, at, picked });
     }
-    match view::hit(model, column, row) {
-        Hit::Tab(screen) => return act::act(model, Action::Screen(screen), None),
-        Hit::Row(pane, row, above) => {
+    match (hit, picked) {
+        (Hit::Tab(screen), _) => return act::act(model, Action::Screen(screen), None),
+        (Hit::Row(..) | Hit::Pane(_), Some((pane, pick, above))) => {
             focus(model, pane);
-            select::choose(model, pane, row);
             // The list does not move under the mouse.
-            select::stand(model, pane, above);
+            model.pick(pane, &pick, above);
             if double {
                 return act::act(model, Action::Open, None);
             }
         }
-        Hit::Pane(pane) => focus(model, pane),
-        Hit::Choice(row) => return pick(model, row, double),
-        Hit::Popup | Hit::Detail | Hit::Nothing => {}
+        (Hit::Row(pane, ..) | Hit::Pane(pane), None) => focus(model, pane),
+        (Hit::Choice(row), _) => return pick(model, row, double),
+        (Hit::Popup | Hit::Detail | Hit::Nothing, _) => {}
     }
     Vec::new()
 }
@@ -90,6 +98,7 @@ fn wheel(model: &mut Model, (column, row): (u16, u16), by: i64) -> Vec<Cmd> {
         Hit::Row(pane, ..) | Hit::Pane(pane) => {
             focus(model, pane);
             select::list(model, by);
+            model.let_go();
         }
         Hit::Detail if matches!(model.detail, Some(Detail::Job(_))) => log::scroll(model, by),
         Hit::Choice(_) | Hit::Popup => match &model.ui.popup {

@@ -135,17 +135,6 @@ pub(super) fn choose(model: &mut Model, pane: Pane, to: usize) {
     }
 }
 
-/// Lets so many rows be above the selected one.
-pub(super) fn stand(model: &mut Model, pane: Pane, above: usize) {
-    let lists = &mut model.lists;
-    match pane {
-        Pane::Dispatches => lists.jobs.above = above,
-        Pane::Machines => lists.machines.above = above,
-        Pane::Events => lists.events.above = above,
-        Pane::Bus | Pane::Inbox => {}
-    }
-}
-
 /// The next row, or the one before, that the last filter lets through.
 pub(super) fn find(model: &mut Model, forward: bool) {
     if model.detail.is_some() {

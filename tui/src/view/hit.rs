@@ -2,8 +2,9 @@
 
 use ratatui::layout::{Position, Rect};
 
-use super::popup::Rows;
+use super::popup::Rows as Choices;
 use super::{choose, dispatches, events, header, machines, places, popup, table};
+use crate::drawn::{Pick, Rows};
 use crate::model::{Detail, Model, Pane, Screen};
 use crate::ui::Popup;
 use crate::widget;
@@ -63,7 +64,7 @@ fn over(model: &Model, body: Rect, at: Position) -> Option<Hit> {
         Popup::Columns(pointed) => popup::column_rows(model, *pointed, body),
         Popup::Why(_) => return body.contains(at).then_some(Hit::Popup),
     };
-    let Rows { area, first } = rows;
+    let Choices { area, first } = rows;
     // All below its beginning is the popup's: it stands at the lower end.
     let top = area.y.saturating_sub(2).max(body.y);
     let frame = Rect {
@@ -75,6 +76,41 @@ fn over(model: &Model, body: Rect, at: Position) -> Option<Hit> {
         return Some(Hit::Choice(first + usize::from(at.y - area.y)));
     }
     frame.contains(at).then_some(Hit::Popup)
+}
+
+/// What is in each row of the lists on the screen.
+pub(crate) fn rows(model: &Model) -> Vec<Rows> {
+    let area = Rect::new(0, 0, model.size.0, model.size.1);
+    let places = places(model, area);
+    if places.small || model.detail.is_some() {
+        return Vec::new();
+    }
+    let rows = places.panes.iter().map(|(pane, area)| {
+        let inner = widget::inside(*area);
+        let height = table::height(inner);
+        let focused = *pane == model.focus();
+        let picks = match pane {
+            Pane::Dispatches => {
+                let first = dispatches::window(model, focused, height).0;
+                let ids = model.job_ids_shown().skip(first).take(height);
+                ids.map(|id| Some(Pick::Job(id))).collect()
+            }
+            Pane::Machines if model.screen != Screen::Fleet => {
+                let first = machines::window(model, focused, height).0;
+                let shown = model.machines_shown().skip(first).take(height);
+                let names = shown.map(|(_, machine)| machine.presence.machine.clone());
+                names.map(|id| Some(Pick::Machine(id))).collect()
+            }
+            Pane::Events => {
+                let keys = events::keys(model, focused, inner).into_iter();
+                keys.map(|key| key.map(Pick::Event)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let (pane, body) = (*pane, table::body(inner));
+        Rows { pane, body, picks }
+    });
+    rows.collect()
 }
 
 fn row_at(model: &Model, pane: Pane, area: Rect, at: Position) -> Option<(usize, usize)> {

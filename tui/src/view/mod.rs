@@ -34,7 +34,7 @@ use crate::ui::Popup;
 use crate::widget;
 
 pub(crate) use detail::{log_inside, log_room, machine_most};
-pub(crate) use hit::{Hit, hit};
+pub(crate) use hit::{Hit, hit, rows};
 pub(crate) use layout::places;
 pub(crate) use small::counts;
 pub(crate) use topology::roster::Entry;
