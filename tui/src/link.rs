@@ -18,6 +18,13 @@ const NEARLY: u64 = 256;
 /// For so long it is said where there is hardly any room that something was missed.
 const GAP_SAID: Duration = Duration::from_secs(600);
 
+/// Holes are kept for so long.
+const HOUR: Duration = Duration::from_secs(3600);
+/// Most holes that are kept.
+const HOLES_MAX: usize = 64;
+/// After an outage a machine has so long to be heard again: more than makes one lost.
+const EXCUSED: Duration = Duration::from_secs(30);
+
 /// How far a reader is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Progress {
@@ -51,6 +58,68 @@ pub(crate) struct Lag {
     pub(crate) stored: Time,
 }
 
+/// A time in which nothing was heard, or not all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hole {
+    /// When it began.
+    pub(crate) from: Time,
+    /// When it ended.
+    pub(crate) to: Time,
+    /// Whether something of it was never read; otherwise all of it was read later.
+    pub(crate) lost: bool,
+}
+
+/// The holes of the last hour, oldest first. Bounded: where there are many, the oldest are one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Holes(Vec<Hole>);
+
+impl Holes {
+    /// Another one has ended, or something of a moment was missed.
+    pub(crate) fn add(&mut self, hole: Hole) {
+        self.0.retain(|old| hole.to.since(old.to) < HOUR);
+        self.0.push(hole);
+        if self.0.len() > HOLES_MAX {
+            let oldest = self.0.remove(0);
+            if let Some(next) = self.0.first_mut() {
+                next.from = oldest.from;
+                next.lost |= oldest.lost;
+            }
+        }
+    }
+
+    /// Whether a time touches any, and whether any of those was never read as a whole.
+    pub(crate) fn touch(&self, begin: Time, end: Time) -> Option<bool> {
+        let within = |hole: &&Hole| hole.from < end && begin <= hole.to;
+        self.0
+            .iter()
+            .filter(within)
+            .map(|hole| hole.lost)
+            .reduce(|a, b| a || b)
+    }
+}
+
+/// An outage as machines are judged by it: where the hub itself was away, none of them could be
+/// heard, so for a while they are no older than they were when it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outage {
+    /// Until when beats are known to have reached the hub.
+    pub(crate) heard: Time,
+    /// When the link was back; none while it is not.
+    pub(crate) back: Option<Time>,
+}
+
+impl Outage {
+    /// The time by which machines are judged at a time.
+    pub(crate) fn judges(self, at: Time) -> Time {
+        let judged = match self.back {
+            None => self.heard,
+            Some(back) if at.since(back) < EXCUSED => self.heard.plus(at.since(back)),
+            Some(_) => at,
+        };
+        judged.min(at)
+    }
+}
+
 /// What is known of the way to the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Link {
@@ -72,10 +141,16 @@ pub(crate) struct Link {
     pub(crate) hub_seq: u64,
     /// Since when the gap is open that is not closed yet.
     pub(crate) down_since: Option<Time>,
+    /// When nothing was heard, or not all, in the last hour.
+    pub(crate) holes: Holes,
+    /// The last outage, for as long as it excuses machines that are not heard.
+    pub(crate) outage: Option<Outage>,
     /// What was missed and is not told yet.
     pub(crate) gaps: Vec<Gap>,
     /// Messages that were missed in all.
     pub(crate) lost: u64,
+    /// Those of them that were records of the journal.
+    pub(crate) lost_records: u64,
     /// When some were missed last.
     pub(crate) lost_at: Option<Time>,
     /// Messages that the client library dropped.
@@ -155,6 +230,9 @@ impl Link {
     /// Messages were gone before they could be read.
     pub(crate) fn missed(&mut self, now: Time, gap: Gap) {
         self.lost += gap.count;
+        if gap.reader == Reader::Journal {
+            self.lost_records += gap.count;
+        }
         self.lost_at = Some(now);
         let same = self.gaps.iter_mut().find(|g| g.reader == gap.reader);
         match same {

@@ -339,9 +339,8 @@ impl Model {
         self.ui.say(self.clock, text);
     }
 
-    /// The time by which states are judged: what a machine was when the link went away, or by what
-    /// was folded last, is all that is known of it.
-    pub(crate) fn as_of(&self) -> Time {
+    /// The time of what was heard last: now, unless the link is away or much is still to come.
+    pub(crate) fn heard_at(&self) -> Time {
         match (self.phase(), self.link.lag) {
             (Phase::Live, _) => self.now,
             (Phase::Slow { .. }, Some(lag)) => lag.stored.min(self.now),
@@ -349,17 +348,24 @@ impl Model {
         }
     }
 
+    /// The time by which states are judged: what a machine was when the link went away, or by what
+    /// was folded last, is all that is known of it. After an outage each has time to be heard again.
+    pub(crate) fn as_of(&self) -> Time {
+        let at = self.heard_at();
+        self.link.outage.map_or(at, |outage| outage.judges(at))
+    }
+
     /// How true what is shown is.
     pub(crate) fn phase(&self) -> Phase {
         self.link.phase(self.clock)
     }
 
-    /// Whether what is shown may be no longer true.
+    /// Whether what is shown may be no longer true, or not yet.
     pub(crate) fn is_dated(&self) -> bool {
         match &self.paused {
             // What stands still was true when it was stopped, and says when that was.
             Some(paused) => paused.dated,
-            None => matches!(self.phase(), Phase::Down | Phase::Silent),
+            None => !matches!(self.phase(), Phase::Live | Phase::Slow { .. }),
         }
     }
 

@@ -706,3 +706,26 @@ fn a_watcher_keeps_no_megabytes_of_one_job() {
     assert_eq!(kept.command.len(), 2);
     assert!(kept.command[1].len() <= 4100 && kept.command[1].ends_with('…'));
 }
+
+#[test]
+fn a_machine_cannot_claim_a_rate_by_an_interval_that_cannot_be() {
+    for (interval_ms, least, most) in [(1, 1.0, 200.0), (u64::MAX, 1.0, 2.0), (2000, 50.0, 50.0)] {
+        let mut fleet = Fleet::new(Limits::default());
+        assert!(!fleet.tells_traffic(&machine("forge")));
+        fleet.fold(&Fact::Stat {
+            machine: machine("forge"),
+            stat: Stat {
+                interval_ms,
+                tickets: 100,
+                ..Stat::default()
+            },
+            at: at(1),
+        });
+        let rate = fleet
+            .traffic(&machine("forge"), at(2))
+            .unwrap()
+            .jobs_in_per_s;
+        assert!((least..=most).contains(&rate), "{interval_ms}: {rate}");
+        assert!(fleet.tells_traffic(&machine("forge")));
+    }
+}

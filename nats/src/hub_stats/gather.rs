@@ -1,4 +1,4 @@
-//! Asks the server and JetStream, each question with a time-out of its own.
+//! Asks the server and JetStream, all within one time: what is not answered by then is missing.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use fleet_contract::time::Time;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::AboutHub;
 use crate::bus::Bus;
 use crate::clock;
 use crate::subject::stream;
 
-/// How long one question may take.
-const WITHIN: Duration = Duration::from_secs(1);
+/// How long all questions together may take: those who ask wait for two seconds.
+const WITHIN: Duration = Duration::from_millis(1500);
 /// Consumers are listed this often at the most: a machine has three.
 const CONSUMERS_EVERY: Duration = Duration::from_secs(5);
 /// Pages of consumers of one stream that are read, of 256 each.
@@ -181,10 +181,11 @@ impl Gatherer {
     /// How the hub is now.
     pub(super) async fn gather(&mut self, keeper: KeeperStats) -> HubStats {
         self.missing.clear();
+        let until = Instant::now() + WITHIN;
         let streams = json!({ "accounts": true, "streams": true, "config": true });
         let (varz, jsz) = tokio::join!(
-            ask::<Varz>(&self.system, "VARZ", json!({})),
-            ask::<Jsz>(&self.system, "JSZ", streams),
+            ask::<Varz>(&self.system, until, "VARZ", json!({})),
+            ask::<Jsz>(&self.system, until, "JSZ", streams),
         );
         let varz = self.or_missing("the server's state", varz);
         let jsz = self.or_missing("the streams", jsz).unwrap_or_default();
@@ -194,11 +195,17 @@ impl Gatherer {
             .flat_map(|account| account.stream_detail)
             .map(stream_stats)
             .collect();
-        let (consumers, consumers_seen) = self.consumers(&streams).await;
-        let slow = match varz.as_ref().map_or(0, |varz| varz.slow_consumers) {
-            0 => Vec::new(),
-            _ => self.slow().await,
-        };
+        let any_slow = varz.as_ref().is_some_and(|varz| varz.slow_consumers > 0);
+        let system = self.system.clone();
+        let ((consumers, consumers_seen), slow) =
+            tokio::join!(self.consumers(&streams, until), async {
+                match any_slow {
+                    true => slow(&system, until).await,
+                    false => Ok(Vec::new()),
+                }
+            });
+        let slow = self.or_missing("who was too slow", slow);
+        let slow = slow.unwrap_or_default();
         let mut stats = HubStats {
             at: clock::now(),
             host: self.about.host.clone(),
@@ -273,19 +280,24 @@ impl Gatherer {
     }
 
     /// The consumers of all streams that may lag, and how many were looked at.
-    async fn consumers(&mut self, streams: &[StreamStats]) -> (Vec<ConsumerStats>, u64) {
+    async fn consumers(
+        &mut self,
+        streams: &[StreamStats],
+        until: Instant,
+    ) -> (Vec<ConsumerStats>, u64) {
         if let Some((at, consumers, seen)) = &self.consumers
             && at.elapsed() < CONSUMERS_EVERY
         {
             return (consumers.clone(), *seen);
         }
-        let mut found = Vec::new();
+        let (mut found, mut whole) = (Vec::new(), true);
         for s in streams {
             // A queue without a ticket has no consumer that lags, but three for each machine.
             let queue = s.name == stream::WORK || s.name == stream::PIN;
             if s.consumers > 0 && !(queue && s.messages == 0) {
-                let listed = self.consumers_of(&s.name, &mut found).await;
-                self.or_missing(&format!("the consumers of {}", s.name), listed);
+                let listed = self.consumers_of(&s.name, &mut found, until).await;
+                let listed = self.or_missing(&format!("the consumers of {}", s.name), listed);
+                whole &= listed.is_some();
             }
         }
         let seen = u64::try_from(found.len()).unwrap_or(u64::MAX);
@@ -295,20 +307,23 @@ impl Gatherer {
         };
         worst.bound();
         let consumers = worst.consumers;
-        self.consumers = Some((Instant::now(), consumers.clone(), seen));
+        // What is missing is asked for again, and said again.
+        self.consumers = whole.then(|| (Instant::now(), consumers.clone(), seen));
         (consumers, seen)
     }
 
-    async fn consumers_of(&self, of: &str, found: &mut Vec<ConsumerStats>) -> Result<(), String> {
+    async fn consumers_of(
+        &self,
+        of: &str,
+        found: &mut Vec<ConsumerStats>,
+        until: Instant,
+    ) -> Result<(), String> {
         let mut offset = 0;
         for _ in 0..PAGES_MAX {
             let verb = format!("CONSUMER.LIST.{of}");
             let body = json!({ "offset": offset }).to_string();
             let page = self.bus.api::<Consumers>(&verb, body.into());
-            let page = timeout(WITHIN, page)
-                .await
-                .map_err(|_| "no answer in time".to_owned())?
-                .map_err(|e| e.to_string())?;
+            let page = by(until, page).await?;
             if page.consumers.is_empty() {
                 return Ok(());
             }
@@ -327,38 +342,45 @@ impl Gatherer {
         }
         Ok(())
     }
+}
 
-    /// Who was closed for being too slow, as long as the server remembers.
-    async fn slow(&mut self) -> Vec<SlowPeer> {
-        let closed = json!({ "state": 1, "sort": "stop", "limit": CLOSED_MAX });
-        let answer = ask::<Connz>(&self.system, "CONNZ", closed).await;
-        let closed = self.or_missing("who was too slow", answer);
-        closed
-            .unwrap_or_default()
-            .connections
-            .into_iter()
-            .filter(|connection| connection.reason.starts_with("Slow Consumer"))
-            .map(|connection| SlowPeer {
-                name: clip(&connection.name),
-                at: connection.stop,
-                reason: clip(&connection.reason),
-            })
-            .collect()
-    }
+/// Who was closed for being too slow, as long as the server remembers.
+async fn slow(system: &Client, until: Instant) -> Result<Vec<SlowPeer>, String> {
+    let closed = json!({ "state": 1, "sort": "stop", "limit": CLOSED_MAX });
+    let closed = ask::<Connz>(system, until, "CONNZ", closed).await?;
+    let slow = closed
+        .connections
+        .into_iter()
+        .filter(|connection| connection.reason.starts_with("Slow Consumer"))
+        .map(|connection| SlowPeer {
+            name: clip(&connection.name),
+            at: connection.stop,
+            reason: clip(&connection.reason),
+        });
+    Ok(slow.collect())
+}
+
+/// An answer that comes before a time.
+async fn by<T, E: std::fmt::Display>(
+    until: Instant,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    timeout_at(until, answer)
+        .await
+        .map_err(|_| "no answer in time".to_owned())?
+        .map_err(|e| e.to_string())
 }
 
 /// Asks the server itself. There is one: the first answer is the answer.
 async fn ask<T: DeserializeOwned>(
     system: &Client,
+    until: Instant,
     what: &str,
     body: serde_json::Value,
 ) -> Result<T, String> {
     let subject = format!("$SYS.REQ.SERVER.PING.{what}");
     let asked = system.request(subject, body.to_string().into());
-    let answer = timeout(WITHIN, asked)
-        .await
-        .map_err(|_| "no answer in time".to_owned())?
-        .map_err(|e| e.to_string())?;
+    let answer = by(until, asked).await?;
     serde_json::from_slice::<Answer<T>>(&answer.payload)
         .map(|answer| answer.data)
         .map_err(|e| e.to_string())
@@ -417,6 +439,20 @@ mod tests {
         assert_eq!((found.messages_in, found.messages_out), (5.0, 10.0));
         assert_eq!((found.bytes_out, found.over_ms), (500.0, 2000));
         assert_eq!(rates(Duration::from_secs(2), &totals(10), &totals(9)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_questions_stay_without_an_answer_the_whole_ends_in_time() {
+        let begun = Instant::now();
+        let until = begun + WITHIN;
+        for _ in 0..10 {
+            let never = std::future::pending::<Result<(), String>>();
+            assert_eq!(by(until, never).await.unwrap_err(), "no answer in time");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        // What is there at once is taken even then.
+        let there = std::future::ready(Ok::<_, String>(7));
+        assert_eq!(by(until, there).await, Ok(7));
     }
 
     #[test]

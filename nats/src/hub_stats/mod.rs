@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::bus::{Bus, BusError};
 use crate::clock;
+use crate::hub::Permission;
 use crate::subject::{self, verb};
 use gather::Gatherer;
 
@@ -80,8 +81,7 @@ pub async fn answer(about: AboutHub, bus: Bus, system: Client, keeper: Arc<Keepe
             continue;
         };
         while let Some(question) = questions.next().await {
-            // An answer goes to an inbox only: the asker could else have the hub write for it.
-            let Some(inbox) = question.reply.filter(|reply| reply.starts_with("_INBOX")) else {
+            let Some(inbox) = question.reply.filter(|reply| may_be_answered(reply)) else {
                 continue;
             };
             let fresh = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH);
@@ -101,6 +101,14 @@ pub async fn answer(about: AboutHub, bus: Bus, system: Client, keeper: Arc<Keepe
             }
         }
     }
+}
+
+/// An answer goes to an inbox of those only who may ask: the asker could else have the hub write
+/// for it, to an agent that waits for something else.
+fn may_be_answered(reply: &str) -> bool {
+    [Permission::Viewer, Permission::Operator]
+        .into_iter()
+        .any(|who| reply.starts_with(&who.inbox_prefix("")))
 }
 
 fn encode(stats: &HubStats) -> Option<Bytes> {
@@ -126,5 +134,25 @@ impl Bus {
             envelope::decode(&answer.payload, HUB_STATS_KIND, MESSAGE_MAX_BYTES)?;
         stats.bound();
         Ok(stats)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_goes_to_those_who_may_ask_and_to_nobody_for_them() {
+        for inbox in ["_INBOX_V.ana.x.1", "_INBOX_O.ana.x.1"] {
+            assert!(may_be_answered(inbox), "{inbox}");
+        }
+        for other in [
+            "_INBOX.forge.x.1",
+            "_INBOX_Vx.y",
+            "_INBOX",
+            "fleet.want.hub",
+        ] {
+            assert!(!may_be_answered(other), "{other}");
+        }
     }
 }

@@ -10,6 +10,7 @@ mod hub;
 mod interaction;
 mod keys;
 mod leave;
+mod outage;
 mod recorded;
 mod screens;
 mod snapshots;

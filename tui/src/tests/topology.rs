@@ -43,7 +43,7 @@ fn build(n: usize, keep: impl Fn(&Fact) -> bool) -> Model {
 }
 
 /// A fleet of so many machines, made once.
-fn fleet(n: usize) -> Model {
+pub(super) fn fleet(n: usize) -> Model {
     static MADE: OnceLock<Vec<Model>> = OnceLock::new();
     let made = MADE.get_or_init(|| COUNTS.map(|n| build(n, |_| true)).into());
     match COUNTS.iter().position(|count| *count == n) {

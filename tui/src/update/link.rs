@@ -6,7 +6,7 @@ use std::time::Duration;
 use fleet_contract::projection::{Fact, span};
 use fleet_contract::time::Time;
 
-use crate::link::{Gap, Progress};
+use crate::link::{Gap, Hole, Outage, Progress};
 use crate::model::{Model, Reader};
 use crate::text;
 
@@ -55,11 +55,17 @@ pub(super) fn caught_up(model: &mut Model, reader: Reader) {
         return;
     }
     let lost = tell_gaps(model);
+    excuse(model);
     let Some(down) = model.link.down_since.take() else {
         return;
     };
     let read: u64 = model.link.readers.iter().map(|r| r.read).sum();
     let took = span(model.clock.since(down));
+    model.link.holes.add(Hole {
+        from: down,
+        to: model.clock,
+        lost: lost > 0,
+    });
     let lost = match lost {
         0 => "none lost".to_owned(),
         lost => format!("{} lost", text::thousands(lost)),
@@ -70,12 +76,28 @@ pub(super) fn caught_up(model: &mut Model, reader: Reader) {
     ));
 }
 
+/// Of the outage only that is an excuse in which the hub took no beats of any machine.
+fn excuse(model: &mut Model) {
+    let Some((outage, back)) = model.link.outage.and_then(|o| Some((o, o.back?))) else {
+        return;
+    };
+    let beats = model.live().machines().values().map(|machine| machine.seen);
+    let heard = beats.filter(|seen| *seen < back).max();
+    model.link.outage = Some(Outage {
+        heard: heard.unwrap_or(outage.heard).max(outage.heard),
+        ..outage
+    });
+}
+
 /// Messages were gone before a reader came to them.
 pub(super) fn missed(model: &mut Model, gap: Gap) {
     model.link.missed(model.clock, gap);
     // While it catches up there may be more of it.
     if model.link.is_caught_up() {
         tell_gaps(model);
+        let (from, to) = (model.clock, model.clock);
+        let lost = true;
+        model.link.holes.add(Hole { from, to, lost });
     }
 }
 
@@ -103,6 +125,7 @@ fn tell_gaps(model: &mut Model) -> u64 {
 
 /// The link came or went, or there is another error to show.
 pub(super) fn changed(model: &mut Model, up: bool, error: Option<String>, slow_drops: u64) {
+    let judged = model.as_of();
     let link = &mut model.link;
     link.slow_drops = slow_drops;
     if up != link.up {
@@ -114,7 +137,14 @@ pub(super) fn changed(model: &mut Model, up: bool, error: Option<String>, slow_d
             link.next_try = None;
             link.hopeless = None;
             link.readers = Default::default();
+            if let Some(outage) = &mut link.outage {
+                outage.back = Some(model.clock);
+            }
         } else {
+            link.outage = Some(Outage {
+                heard: judged,
+                back: None,
+            });
             link.rtt = None;
             link.down_since = link.down_since.or(Some(model.clock));
             let seq = text::thousands(model.live().journal_seq());

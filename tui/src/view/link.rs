@@ -48,7 +48,12 @@ pub(super) fn parts(model: &Model) -> Vec<Said> {
     }
     if link.lost > 0 {
         let lost = text::thousands(link.lost);
-        parts.push((format!("lost {lost} ev"), Role::Bad, 2));
+        let what = match link.lost_records {
+            0 => "ev",
+            records if records == link.lost => "records",
+            _ => "messages",
+        };
+        parts.push((format!("lost {lost} {what}"), Role::Bad, 2));
     }
     if link.slow_drops > 0 {
         let dropped = text::thousands(link.slow_drops);
@@ -93,11 +98,11 @@ pub(super) fn trouble(model: &Model) -> Option<String> {
         Phase::Down => {
             let next = next_try(model).unwrap_or_else(|| "tries again by itself".to_owned());
             let seq = text::thousands(model.live().journal_seq());
-            let error = error.unwrap_or("connection refused");
-            Some(format!(
-                "{next} {dot} {} {error} {dot} last record {seq}",
-                model.hub
-            ))
+            let gone = match error {
+                Some(error) => format!("{} {error}", model.hub),
+                None => format!("no link to {}", model.hub),
+            };
+            Some(format!("{next} {dot} {gone} {dot} last record {seq}"))
         }
         Phase::Slow { .. } => {
             Some("more comes than can be shown: counts are exact, events are sampled".to_owned())

@@ -127,7 +127,7 @@ fn ended_stop(look: Look, attempt: &Attempt, took: Duration) -> Stop {
 fn now(model: &Model, job: &Job, at: Time) -> Option<Stop> {
     let word = job.state.word();
     let (glyph, role) = model.look.job(word);
-    let until = model.as_of();
+    let until = model.heard_at();
     let (name, to) = match &job.state {
         JobState::Running { .. } => ("runs".to_owned(), until),
         JobState::Queued { .. } => ("waits".to_owned(), until),

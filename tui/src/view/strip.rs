@@ -12,7 +12,7 @@ use ratatui::style::{Modifier, Style};
 use unicode_width::UnicodeWidthStr;
 
 use super::topology::ink;
-use crate::model::Model;
+use crate::model::{Model, Phase};
 use crate::text;
 use crate::theme::{Look, Role};
 
@@ -113,6 +113,7 @@ fn cell(model: &Model, span: &[Past], scale: &Scale) -> (&'static str, Style) {
     if is_gap(model, begin, end) {
         return gap(look);
     }
+    let hole = model.link.holes.touch(begin, end);
     if sum.lost + sum.machines_lost > 0 {
         return job(StateWord::Lost);
     }
@@ -121,6 +122,11 @@ fn cell(model: &Model, span: &[Past], scale: &Scale) -> (&'static str, Style) {
     }
     if failed >= scale.failed {
         return job(StateWord::Failed);
+    }
+    match hole {
+        Some(true) => return gap(look),
+        Some(false) => return later(look),
+        None => {}
     }
     if degraded >= scale.degraded {
         let (glyph, role) = look.machine(MachineState::Degraded);
@@ -147,10 +153,17 @@ fn gap(look: Look) -> (&'static str, Style) {
     (glyph, look.style(Role::Warn))
 }
 
+/// Heard, but not when it happened.
+fn later(look: Look) -> (&'static str, Style) {
+    let glyph = if look.ascii { "~" } else { "▒" };
+    (glyph, look.style(Role::Dim))
+}
+
 /// Whether nothing was heard in a minute that is not known since either.
 fn is_gap(model: &Model, begin: Time, end: Time) -> bool {
     let down = model.link.down_since;
-    let down = down.or(model.is_dated().then_some(model.link.as_of));
+    let cut = matches!(model.phase(), Phase::Down | Phase::Silent);
+    let down = down.or(cut.then_some(model.link.as_of));
     down.is_some_and(|down| down < end && begin <= model.now)
 }
 
@@ -170,9 +183,15 @@ fn notes(
     } else if read < MINUTES {
         notes.push(("", dim, format!("{read} m read")));
     }
-    if is_gap(model, model.now, model.now.plus(MINUTE)) {
+    let hole = |(at, _): &Past| model.link.holes.touch(*at, at.plus(MINUTE));
+    let holes: Vec<bool> = minutes.iter().filter_map(hole).collect();
+    if is_gap(model, model.now, model.now.plus(MINUTE)) || holes.contains(&true) {
         let (glyph, style) = gap(look);
         notes.push((glyph, style, "not heard".to_owned()));
+    }
+    if holes.contains(&false) {
+        let (glyph, style) = later(look);
+        notes.push((glyph, style, "heard later".to_owned()));
     }
     let from = |count: u32, what: &str| match count {
         1 => what.to_owned(),

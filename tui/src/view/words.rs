@@ -13,7 +13,7 @@ use fleet_contract::time::Time;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::model::Model;
+use crate::model::{Model, Phase};
 
 /// Fewest characters of an id that are shown.
 const ID_MIN: usize = 4;
@@ -124,7 +124,10 @@ pub(crate) fn title(job: &Job) -> String {
 pub(crate) fn note(model: &Model, job: &Job) -> String {
     let now = model.now;
     if model.is_dated() && !job.state.word().is_terminal() {
-        let unknown = format!("unknown for {}", age(now, model.link.as_of));
+        let unknown = match model.phase() {
+            Phase::CatchingUp { .. } => "still reading".to_owned(),
+            _ => format!("unknown for {}", age(now, model.link.as_of)),
+        };
         return match &job.state {
             // What was asked is still worth reading.
             JobState::NeedsHuman { question, .. } => format!("{unknown}: {question}"),

@@ -567,6 +567,13 @@ impl Fleet {
         self.traffic.of(machine, now)
     }
 
+    /// Whether a machine ever told what it counts: older agents do not, and then nothing is known
+    /// of what flows.
+    #[must_use]
+    pub fn tells_traffic(&self, machine: &MachineId) -> bool {
+        self.traffic.know(machine)
+    }
+
     /// All machines with traffic, by name.
     pub fn all_traffic(&self, now: Time) -> impl Iterator<Item = (&MachineId, Traffic)> {
         self.traffic.all(now)

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ids::MachineId;
-use crate::stat::Stat;
+use crate::stat::{STAT_EVERY, Stat};
 use crate::time::Time;
 
 /// How long a summary is believed: a machine that counts something tells one each second.
 pub const TRAFFIC_FRESH: Duration = Duration::from_secs(3);
+/// Longest time that one summary is believed to be about.
+const INTERVAL_MAX_MS: u64 = 60_000;
 /// Most machines whose traffic is kept; the summaries of others are dropped and counted.
 pub(super) const TRAFFIC_MACHINES: usize = 16_384;
 
@@ -50,18 +52,22 @@ impl Summaries {
             if at <= known.0 {
                 return Told::Old;
             }
-            *known = (at, *stat);
+            *known = (at, bounded(stat));
             return Told::New;
         }
         if self.last.len() >= TRAFFIC_MACHINES {
             return Told::NoRoom;
         }
-        self.last.insert(machine.clone(), (at, *stat));
+        self.last.insert(machine.clone(), (at, bounded(stat)));
         Told::New
     }
 
     pub(super) fn retain(&mut self, keep: impl Fn(&MachineId) -> bool) {
         self.last.retain(|id, _| keep(id));
+    }
+
+    pub(super) fn know(&self, machine: &MachineId) -> bool {
+        self.last.contains_key(machine)
     }
 
     pub(super) fn of(&self, machine: &MachineId, now: Time) -> Option<Traffic> {
@@ -73,6 +79,15 @@ impl Summaries {
         self.last
             .iter()
             .filter_map(move |(id, (at, stat))| Some((id, traffic(*at, stat, now)?)))
+    }
+}
+
+/// A machine says itself how long it counted: what cannot be true makes no rate of a million.
+fn bounded(stat: &Stat) -> Stat {
+    let least = u64::try_from(STAT_EVERY.as_millis()).unwrap_or(1) / 2;
+    Stat {
+        interval_ms: stat.interval_ms.clamp(least, INTERVAL_MAX_MS),
+        ..*stat
     }
 }
 

@@ -9,7 +9,7 @@ use super::ink::Way;
 use super::pulse::{Flow, Pulses};
 use super::roster::{self, Group};
 use super::zoom::{self, Left};
-use super::{Scene, facts, hub, ink};
+use super::{Scene, hub, ink};
 use crate::model::Model;
 use crate::text;
 use crate::theme::Role;
@@ -26,7 +26,7 @@ pub(super) fn left(
     let widths = Left::of(area.width);
     let dim = look.style(Role::Dim);
     let mut x = area.x;
-    let broken = facts::dated(model);
+    let broken = model.is_dated();
     if widths.rail > 0 {
         let joint = ink::joints(look)[if is_last { 2 } else { 1 }];
         ink::put(buf, area, (x, area.y), joint, dim);
@@ -133,7 +133,7 @@ pub(super) fn draw(
         let mut x = inner.x + grid.left;
         for (state, machine) in &group.machines[row.from..row.to] {
             let (glyph, role) = ink::cell(look, *state, roster::is_idle(machine));
-            let mut style = look.style(if facts::dated(model) { Role::Dim } else { role });
+            let mut style = look.style(if model.is_dated() { Role::Dim } else { role });
             if selected.as_ref() == Some(&machine.presence.machine) {
                 style = style.add_modifier(Modifier::REVERSED);
             }

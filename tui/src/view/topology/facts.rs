@@ -7,7 +7,7 @@ use ratatui::style::Style;
 use unicode_width::UnicodeWidthStr;
 
 use super::roster::{self, Entry};
-use crate::model::{Model, Phase};
+use crate::model::Model;
 use crate::text;
 use crate::theme::Role;
 use crate::view::{machines, words};
@@ -18,15 +18,6 @@ use super::ink;
 pub(super) fn is_hub(model: &Model, machine: &Machine) -> bool {
     let hub = model.bus.hub().map(|(_, stats)| stats.host.as_str());
     hub.is_some_and(|host| !host.is_empty() && host == machine.presence.host)
-}
-
-/// Whether what is shown may be no longer true, or not yet.
-pub(super) fn dated(model: &Model) -> bool {
-    if let Some(paused) = &model.paused {
-        // What stands still is as true as it was.
-        return paused.dated;
-    }
-    !matches!(model.phase(), Phase::Live | Phase::Slow { .. })
 }
 
 /// What the hub is called: its machine, else its host, else where it is reached.
@@ -47,7 +38,7 @@ pub(super) fn hub_name(model: &Model, host: Option<Entry<'_>>) -> String {
 pub(super) fn state(model: &Model, state: MachineState) -> (&'static str, String, Style) {
     let look = model.look;
     let (glyph, role) = look.machine(state);
-    if dated(model) {
+    if model.is_dated() {
         let (unknown, role) = look.unknown();
         return (unknown, format!("last {glyph} {state}"), look.style(role));
     }
@@ -57,7 +48,7 @@ pub(super) fn state(model: &Model, state: MachineState) -> (&'static str, String
 /// When it was heard last: `seen 3 s`, `12 s ago`.
 pub(super) fn seen(model: &Model, machine: &Machine) -> String {
     match words::age(model.now, machine.seen).as_str() {
-        age if dated(model) => format!("{age} ago"),
+        age if model.is_dated() => format!("{age} ago"),
         "now" => "seen now".to_owned(),
         age => format!("seen {age}"),
     }
@@ -124,11 +115,15 @@ pub(super) fn jobs(model: &Model, machine: &MachineId, room: usize) -> Vec<(Stri
 pub(super) fn silence(model: &Model, state: MachineState, machine: &Machine) -> String {
     let age = words::age(model.now, machine.seen);
     match state {
-        _ if dated(model) => format!("last beat {age} ago"),
-        MachineState::Up | MachineState::Degraded => match age.as_str() {
-            "now" => "quiet".to_owned(),
-            age => format!("quiet {} beat {age} ago", model.look.dot()),
-        },
+        _ if model.is_dated() => format!("last beat {age} ago"),
+        MachineState::Up | MachineState::Degraded => {
+            let told = model.fleet.tells_traffic(&machine.presence.machine);
+            let quiet = if told { "quiet" } else { "told no traffic" };
+            match age.as_str() {
+                "now" => quiet.to_owned(),
+                age => format!("{quiet} {} beat {age} ago", model.look.dot()),
+            }
+        }
         MachineState::Cordoned | MachineState::Draining => format!("{state}: takes no more work"),
         state => format!("{state} {} last beat {age} ago", model.look.dot()),
     }
@@ -136,5 +131,5 @@ pub(super) fn silence(model: &Model, state: MachineState, machine: &Machine) -> 
 
 /// Whether nothing can flow.
 pub(super) fn is_broken(model: &Model, state: MachineState) -> bool {
-    dated(model) || !matches!(state, MachineState::Up | MachineState::Degraded)
+    model.is_dated() || !matches!(state, MachineState::Up | MachineState::Degraded)
 }

@@ -16,7 +16,7 @@ use crate::theme::Role;
 /// The way to the hub in words: `● 0.6 ms`, or that there is none.
 fn link(model: &Model) -> (String, Style) {
     let look = model.look;
-    if facts::dated(model) {
+    if model.is_dated() {
         let (unknown, role) = look.unknown();
         return (format!("{unknown} not heard"), look.style(role));
     }
@@ -29,11 +29,11 @@ fn link(model: &Model) -> (String, Style) {
 
 /// What flows in all, in words; nothing where nothing flows.
 fn flows(model: &Model) -> Option<(String, String)> {
-    if facts::dated(model) {
+    if model.is_dated() {
         return None;
     }
     let mut sum = Flow::default();
-    for (_, traffic) in model.fleet.all_traffic(model.as_of()) {
+    for (_, traffic) in model.fleet.all_traffic(model.heard_at()) {
         sum.add(Flow::of(traffic));
     }
     if sum.out + sum.back <= 0.0 {

@@ -107,7 +107,7 @@ fn name_width(shown: &[Entry<'_>]) -> u16 {
 pub(super) fn pulses(model: &Model, scene: &Scene<'_>, focused: bool, inner: Rect) -> Pulses {
     let places = Places::of(model, scene, focused, inner);
     let shown = places.shown(scene);
-    let widths = Widths::of(places.width, name_width(shown), facts::dated(model));
+    let widths = Widths::of(places.width, name_width(shown), model.is_dated());
     let flows: Vec<Option<Flow>> = shown
         .iter()
         .map(|entry| roster::flow(model, entry))
@@ -125,7 +125,7 @@ pub(super) fn draw(
 ) -> String {
     let places = Places::of(model, scene, focused, inner);
     let shown = places.shown(scene);
-    let widths = Widths::of(places.width, name_width(shown), facts::dated(model));
+    let widths = Widths::of(places.width, name_width(shown), model.is_dated());
     let pulses = pulses(model, scene, focused, inner);
     if places.lanes.hub {
         let used = shown.len().div_ceil(places.lanes.rows.max(1)).max(1);
@@ -250,7 +250,7 @@ fn row(
             *x += width + 1;
         }
     };
-    if widths.slots > 0 || !is_up || facts::dated(model) {
+    if widths.slots > 0 || !is_up || model.is_dated() {
         column(&mut x, widths.word, &word, style, buf);
     }
     let slots = match widths.slots {

@@ -143,7 +143,7 @@ fn empty(model: &Model, inner: Rect, buf: &mut Buffer) {
     let none = "no machines yet: fleet up starts this one, fleet agent run another";
     let hidden = model.hidden(Pane::Machines);
     table::teach(buf, inner, look, &link::empty(model, hidden, none));
-    if facts::dated(model) || hidden > 0 {
+    if model.is_dated() || hidden > 0 {
         return;
     }
     for (y, (command, does)) in (inner.y + 2..inner.bottom()).zip(FIRST_STEPS) {
@@ -177,7 +177,7 @@ fn titles(model: &Model, scene: &Scene<'_>, width: usize) -> (String, String) {
         1 => "1 machine".to_owned(),
         _ => format!("{machines} machines"),
     };
-    if facts::dated(model) {
+    if model.is_dated() {
         let as_of = words::clock(model.link.as_of, &model.zone);
         let as_of = format!("as of {as_of}, nothing below is live");
         return match model.filter_note(Pane::Machines) {
@@ -325,7 +325,7 @@ pub(super) fn next_motion(model: &Model, area: Rect) -> Option<Duration> {
     }
     if far {
         // Sites are drawn: some of them has it.
-        let mut flows = model.fleet.all_traffic(model.as_of());
+        let mut flows = model.fleet.all_traffic(model.heard_at());
         let lit = flows.any(|(_, t)| t.jobs_in_per_s + t.messages_out_per_s > 0.0);
         return lit.then(|| pulse::next(model.now, period));
     }

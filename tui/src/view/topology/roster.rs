@@ -7,7 +7,6 @@ use fleet_contract::machine::MachineState;
 use fleet_contract::projection::Machine;
 use fleet_contract::record::StateWord;
 
-use super::facts;
 use super::pulse::Flow;
 use crate::model::Model;
 
@@ -103,24 +102,24 @@ pub(super) fn flow(model: &Model, (state, machine): &Entry<'_>) -> Option<Flow> 
         state,
         MachineState::Lost | MachineState::Stale | MachineState::Offline
     );
-    if facts::dated(model) || !heard {
+    if model.is_dated() || !heard {
         return None;
     }
     let traffic = model
         .fleet
-        .traffic(&machine.presence.machine, model.as_of());
+        .traffic(&machine.presence.machine, model.heard_at());
     traffic.map(Flow::of)
 }
 
 /// What flows between each of these sites and the hub.
 pub(super) fn flows(model: &Model, groups: &[Group<'_>]) -> Vec<Option<Flow>> {
-    if facts::dated(model) {
+    if model.is_dated() {
         return vec![None; groups.len()];
     }
     let mut by_name: BTreeMap<&str, Flow> = BTreeMap::new();
     // Both are in the order of names: one goes along the other.
     let mut machines = model.fleet.machines().iter().peekable();
-    for (id, traffic) in model.fleet.all_traffic(model.as_of()) {
+    for (id, traffic) in model.fleet.all_traffic(model.heard_at()) {
         while machines.next_if(|(other, _)| *other < id).is_some() {}
         if let Some((_, machine)) = machines.next_if(|(other, _)| *other == id) {
             by_name

@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::roster::{self, Group};
 use super::zoom::{Left, TAIL};
-use super::{Scene, cells, facts, hub, ink};
+use super::{Scene, cells, hub, ink};
 use crate::model::Model;
 use crate::text;
 use crate::theme::Role;
@@ -127,7 +127,7 @@ fn bar(model: &Model, group: &Group<'_>, selected: bool, (buf, area): (&mut Buff
         cells::tail(model, group, (buf, area));
     }
     let sizes: Vec<usize> = parts.iter().map(|(.., n)| *n).collect();
-    let dated = facts::dated(model);
+    let dated = model.is_dated();
     let mut x = start;
     for ((state, idle, _), share) in parts.iter().zip(shares(&sizes, cells)) {
         let (glyph, role) = ink::block(look, *state, *idle);
