@@ -196,9 +196,12 @@ fn change(
                 no: known.map_or(1, Job::next_no),
                 ticket: ticket_id(who),
                 epoch: 0,
-                target: None,
+                // Faster than the dispatcher's own record, it carries the job.
+                target: known.is_none().then(|| Target::Lane(Lane::any())),
                 lease: 1,
-                spec: None,
+                spec: known
+                    .is_none()
+                    .then(|| Box::new(spec(Target::Lane(Lane::any())))),
             };
             (Writer::Machine(agent.clone()), claimed)
         }
@@ -728,4 +731,18 @@ fn a_machine_cannot_claim_a_rate_by_an_interval_that_cannot_be() {
         assert!((least..=most).contains(&rate), "{interval_ms}: {rate}");
         assert!(fleet.tells_traffic(&machine("forge")));
     }
+
+/// One history everywhere: the flow shows this dispatch, too.
+#[test]
+fn a_claim_that_was_faster_than_its_dispatch_tells_both() {
+    let mut world = World::default();
+    world.step((1, 4, 0));
+    let mut fleet = Fleet::new(Limits::default());
+    for fact in world.all() {
+        fleet.fold(&fact);
+        fleet.fold(&fact);
+    }
+    let words: Vec<&str> = fleet.events().values().map(|e| e.word.as_str()).collect();
+    assert_eq!(words, ["queued", "claimed"]);
+    assert_eq!(fleet.counters().events, 2);
 }

@@ -98,10 +98,12 @@ fn stored(model: &Model, job: &Job, about: Time, word: &str) -> Option<Time> {
         stored: Time::from_micros(about.as_micros().saturating_sub(apart)),
         of_journal: false,
         seq: 0,
+        part: 0,
     };
     let near = model.fleet.events().range(from..).take(LOOK);
+    // A dispatch that only the claim tells of has the claim's time.
     near.take_while(|(key, _)| key.stored <= about.plus(APART))
-        .find(|(_, event)| event.job == Some(job.id) && event.word == word)
+        .find(|(key, event)| key.part > 0 && event.job == Some(job.id) && event.word == word)
         .map(|(key, _)| key.stored)
 }
 

@@ -10,7 +10,7 @@ use crate::ids::{JobId, Lane, MachineId, Writer};
 use crate::job::Job;
 use crate::outcome::Outcome;
 use crate::record::{Cause, Change, Next, Record};
-use crate::spec::Target;
+use crate::spec::{JobSpec, Target};
 use crate::time::Time;
 
 /// Longest text of an event; the rest is cut.
@@ -25,6 +25,8 @@ pub struct EventKey {
     pub of_journal: bool,
     /// Its sequence in its stream.
     pub seq: u64,
+    /// Which of the events of one record: a claim that carries its job tells the dispatch first.
+    pub part: u8,
 }
 
 impl EventKey {
@@ -33,6 +35,7 @@ impl EventKey {
             stored,
             of_journal: true,
             seq,
+            part: 1,
         }
     }
 
@@ -41,7 +44,13 @@ impl EventKey {
             stored,
             of_journal: false,
             seq,
+            part: 1,
         }
+    }
+
+    /// Right before it: what its record tells beside itself.
+    pub(super) fn before(self) -> Self {
+        Self { part: 0, ..self }
     }
 }
 
@@ -103,6 +112,31 @@ impl Event {
         }
     }
 
+    /// The dispatch of a job that was claimed before its dispatcher's own record was there: the
+    /// claim carries the job then, and the dispatch is an event all the same.
+    pub(super) fn of_dispatch(fact: &JournalFact, record: &Record) -> Option<Self> {
+        let Change::Claimed {
+            spec: Some(spec),
+            target,
+            ..
+        } = &record.change
+        else {
+            return None;
+        };
+        let queued = describe_queued(Cause::Dispatch, target.as_ref(), Some(spec));
+        Some(Self {
+            time: fact.stored,
+            written: spec.submitted_at,
+            machine: target.as_ref().and_then(|target| match target {
+                Target::Pin(machine) => Some(machine.clone()),
+                Target::Lane(_) => None,
+            }),
+            job: Some(fact.job),
+            word: "queued".to_owned(),
+            text: cut(&queued),
+        })
+    }
+
     pub(super) fn of_flow(event: &EventView, stored: Time) -> Self {
         Self {
             time: stored,
@@ -120,6 +154,26 @@ fn cut(text: &str) -> String {
     text[..end.map_or(text.len(), |(at, _)| at)].to_owned()
 }
 
+fn describe_queued(cause: Cause, target: Option<&Target>, spec: Option<&JobSpec>) -> String {
+    let place = match target {
+        Some(Target::Pin(machine)) => Some(format!("for {machine}")),
+        Some(Target::Lane(lane)) if *lane != Lane::any() => Some(format!("in lane {lane}")),
+        Some(Target::Lane(_)) | None => None,
+    };
+    let why = match (cause, spec) {
+        (Cause::Dispatch, Some(spec)) => Some(format!("by {}", spec.submitted_by)),
+        (Cause::Dispatch, None) => None,
+        (Cause::Backoff, _) => Some("its next attempt is due".to_owned()),
+        (Cause::Republish, _) => Some("its ticket was gone".to_owned()),
+        (Cause::Retry, _) => Some("the operator wants another attempt".to_owned()),
+        (Cause::Move, _) => Some("the operator moved it".to_owned()),
+        (Cause::Resolve, _) => Some("the operator decided so".to_owned()),
+        (Cause::Answer, _) => Some("the operator answered".to_owned()),
+    };
+    let words: Vec<String> = why.into_iter().chain(place).collect();
+    words.join(", ")
+}
+
 fn describe(change: &Change) -> String {
     match change {
         Change::Queued {
@@ -127,25 +181,7 @@ fn describe(change: &Change) -> String {
             cause,
             spec,
             ..
-        } => {
-            let place = match target {
-                Target::Pin(machine) => Some(format!("for {machine}")),
-                Target::Lane(lane) if *lane == Lane::any() => None,
-                Target::Lane(lane) => Some(format!("in lane {lane}")),
-            };
-            let why = match (cause, spec) {
-                (Cause::Dispatch, Some(spec)) => Some(format!("by {}", spec.submitted_by)),
-                (Cause::Dispatch, None) => None,
-                (Cause::Backoff, _) => Some("its next attempt is due".to_owned()),
-                (Cause::Republish, _) => Some("its ticket was gone".to_owned()),
-                (Cause::Retry, _) => Some("the operator wants another attempt".to_owned()),
-                (Cause::Move, _) => Some("the operator moved it".to_owned()),
-                (Cause::Resolve, _) => Some("the operator decided so".to_owned()),
-                (Cause::Answer, _) => Some("the operator answered".to_owned()),
-            };
-            let words: Vec<String> = why.into_iter().chain(place).collect();
-            words.join(", ")
-        }
+        } => describe_queued(*cause, Some(target), spec.as_deref()),
         Change::Claimed { no, .. } => format!("attempt {no}"),
         Change::Ended {
             outcome,

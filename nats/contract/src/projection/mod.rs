@@ -282,6 +282,9 @@ impl Fleet {
                 self.count_change(fact, before.as_ref());
                 let key = EventKey::journal(fact.stored, fact.seq);
                 if let Ok(record) = &fact.record {
+                    if let Some(dispatch) = Event::of_dispatch(fact, record) {
+                        self.remember(key.before(), dispatch);
+                    }
                     let event = Event::of_record(fact, record, self.jobs.get(&fact.job));
                     self.remember(key, event);
                 }
