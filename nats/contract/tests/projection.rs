@@ -731,6 +731,7 @@ fn a_machine_cannot_claim_a_rate_by_an_interval_that_cannot_be() {
         assert!((least..=most).contains(&rate), "{interval_ms}: {rate}");
         assert!(fleet.tells_traffic(&machine("forge")));
     }
+}
 
 /// One history everywhere: the flow shows this dispatch, too.
 #[test]
