@@ -203,10 +203,12 @@ fn all_views() -> Vec<Model> {
 fn no_size_is_refused_and_none_panics() {
     let models = all_views();
     let mut turn = 0;
-    // Nothing changes with more rows than these but how many rows lists have.
-    let rows = (0..=40).chain((41..=150).step_by(7)).collect::<Vec<u16>>();
-    for width in 0..=150 {
-        for &height in &rows {
+    for width in 0..=150_u16 {
+        for height in 0..=150_u16 {
+            // Small ones all, of the others each width and each height, but not each with each.
+            if height > 12 && !(width + height).is_multiple_of(9) {
+                continue;
+            }
             turn += 1;
             let model = &models[turn % models.len()];
             let buffer = draw(model, width, height);
