@@ -55,6 +55,7 @@ async fn answering() -> Answering {
     let system = connect(&options).await.unwrap();
     let about = AboutHub {
         host: "anvil".to_owned(),
+        machine: "anvil".parse().ok(),
         address: hub.listen().to_string(),
         version: "1.2.3".to_owned(),
         started_at: Time::from_micros(1),

@@ -70,7 +70,7 @@ impl HubService {
             ..HubOptions::new(settings.home.clone(), server)
         };
         let hub = Hub::start(options).await.map_err(hub_failed)?;
-        match Self::serve(&hub).await {
+        match Self::serve(&hub, settings).await {
             Ok((bus, guard, others, boot, notes)) => Ok(Self {
                 hub,
                 bus,
@@ -88,7 +88,7 @@ impl HubService {
         }
     }
 
-    async fn serve(hub: &Hub) -> Result<Serving, Failure> {
+    async fn serve(hub: &Hub, settings: &Settings) -> Result<Serving, Failure> {
         let internal = |e: fleet_nats::hub::IdentityError| Failure::internal(e.to_string());
         let options = ConnectOptions {
             fail_within: CONNECT_WITHIN,
@@ -108,6 +108,7 @@ impl HubService {
         let counters = Arc::new(KeeperCounters::default());
         let about = AboutHub {
             host: host_name(),
+            machine: Some(settings.machine().clone()),
             address: hub.listen().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: clock::now(),

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::model::{Cmd, Model, Msg};
 use crate::source::Source;
 use crate::terminal::{Input, Screen};
-use crate::update::update;
+use crate::update::{is_seen, update};
 use crate::view;
 use crate::{Left, TuiError};
 
@@ -268,7 +268,7 @@ impl App {
             Msg::Bus(BusMsg::Stats { facts, .. }) => facts.len() as u64,
             _ => 0,
         };
-        self.frames.dirty = true;
+        self.frames.dirty |= is_seen(&self.model, &msg);
         let begun = (facts > 0).then(Instant::now);
         let cmds = update(&mut self.model, self.clock.now(), msg);
         if let Some(begun) = begun {

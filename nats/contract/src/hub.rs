@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::MachineId;
 use crate::time::Time;
 
 /// The kind of the answer's envelope.
@@ -23,6 +24,9 @@ pub struct HubStats {
     pub at: Time,
     /// Its host name.
     pub host: String,
+    /// The machine that it runs on, as the agent beside it is called; none where it does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineId>,
     /// Where it can be reached.
     #[serde(default)]
     pub addresses: Vec<String>,

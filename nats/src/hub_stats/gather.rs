@@ -209,6 +209,7 @@ impl Gatherer {
         let mut stats = HubStats {
             at: clock::now(),
             host: self.about.host.clone(),
+            machine: self.about.machine.clone(),
             addresses: self.addresses(),
             version: self.about.version.clone(),
             started_at: self.about.started_at,

@@ -13,6 +13,7 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES};
 use fleet_contract::hub::{HUB_STATS_KIND, HubStats, KeeperStats};
+use fleet_contract::ids::MachineId;
 use fleet_contract::time::Time;
 use futures_util::StreamExt;
 use tokio::time::Instant;
@@ -60,6 +61,8 @@ impl KeeperCounters {
 pub struct AboutHub {
     /// Its host name.
     pub host: String,
+    /// What the agent beside it is called.
+    pub machine: Option<MachineId>,
     /// Where it listens.
     pub address: String,
     /// The version of its fleet.

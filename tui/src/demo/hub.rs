@@ -42,6 +42,7 @@ pub(crate) fn well(now: Time) -> HubStats {
     let mut stats = HubStats {
         at: now,
         host: "anvil".to_owned(),
+        machine: "anvil".parse().ok(),
         addresses: vec!["0.0.0.0:4222".to_owned(), "192.168.1.20:4222".to_owned()],
         version: "0.1.0".to_owned(),
         started_at: before(now, 11_000),

@@ -142,3 +142,43 @@ fn an_inbox_with_nothing_in_it_does_not_say_that_all_is_well() {
     );
     assert!(!text.contains("well"), "{text}");
 }
+
+#[test]
+fn what_stands_still_costs_nothing() {
+    let mut model = blank(MONO);
+    let journal = |facts| {
+        let (reader, left) = (Reader::Journal, 0);
+        Msg::Facts {
+            reader,
+            facts,
+            left,
+        }
+    };
+    let mut msgs = vec![link(true)];
+    msgs.extend(READERS.map(Msg::Opened));
+    msgs.push(journal(demo::fleet_of(3, 7, now())));
+    msgs.extend(READERS.map(Msg::CaughtUp));
+    msgs.push(Msg::Resize(120, 36));
+    for msg in msgs {
+        update(&mut model, now(), msg);
+    }
+    keys(&mut model, "2/state:running");
+    press(&mut model, KeyCode::Enter);
+    keys(&mut model, "1");
+    let before = draw(&model, 120, 36);
+    assert!(view::next_motion(&model).is_some(), "it moves");
+    keys(&mut model, "p");
+    model.ui.hush();
+    assert_eq!(view::next_motion(&model), None);
+    let more = journal(demo::facts(&mut Script::default(), now()));
+    assert!(!crate::update::is_seen(&model, &more));
+    let at = now().plus(Duration::from_millis(600));
+    update(&mut model, at, more);
+    assert_eq!(model.wakes_in(at), None, "no list waits to be made anew");
+    let after = draw(&model, 120, 36);
+    // The header says that it stands still; all else is as it was.
+    let differ = (1..36).find(|y| row(&before, *y) != row(&after, *y));
+    assert_eq!(differ, None, "{}", text(&after));
+    keys(&mut model, "p");
+    assert!(view::next_motion(&model).is_some());
+}

@@ -234,6 +234,7 @@ async fn what_a_real_hub_and_its_machines_tell_is_seen() {
     let system = connect(&system).await.unwrap();
     let about = AboutHub {
         host: "anvil".to_owned(),
+        machine: "anvil".parse().ok(),
         address: hub.listen().to_string(),
         version: "0.1.0".to_owned(),
         started_at: fleet_nats::clock::now(),

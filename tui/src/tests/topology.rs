@@ -323,7 +323,14 @@ fn the_machine_that_hosts_the_hub_is_in_the_hubs_box() {
     let before = text(&drawn(&model, 120, 16));
     assert!(before.contains("HUB anvil:4222"), "{before}");
     assert!(before.contains("┌ anvil"), "{before}");
-    let stats = demo::hub::well(now());
+    let mut stats = demo::hub::well(now());
+    // A machine's word for its host is nothing: it may be the hub's.
+    stats.host = "anvil.local".to_owned();
+    stats.machine = None;
+    let said = crate::bus::BusMsg::Hub(Ok(Box::new(stats.clone())));
+    update(&mut model, now(), Msg::Bus(said));
+    assert!(text(&drawn(&model, 120, 16)).contains("┌ anvil"));
+    stats.machine = "anvil".parse().ok();
     let said = crate::bus::BusMsg::Hub(Ok(Box::new(stats)));
     update(&mut model, now(), Msg::Bus(said));
     let after = text(&drawn(&model, 120, 16));

@@ -36,7 +36,8 @@ pub(crate) fn update(model: &mut Model, now: Time, msg: Msg) -> Vec<Cmd> {
         model.link.as_of = model.clock;
     }
     let of_a_person = matches!(msg, Msg::Key(_) | Msg::Mouse(_) | Msg::Paste(_));
-    if !of_a_person {
+    // What stands still is the same as before.
+    if !of_a_person && model.paused.is_none() {
         model.lists.spoil();
     }
     bus::observe(model, &msg);
@@ -49,6 +50,22 @@ pub(crate) fn update(model: &mut Model, now: Time, msg: Msg) -> Vec<Cmd> {
     }
     model.refresh_lists(of_a_person);
     cmds
+}
+
+/// Whether a frame can look different for it: on a screen that stands still what comes is not seen,
+/// and the header's ages move with the second.
+pub(crate) fn is_seen(model: &Model, msg: &Msg) -> bool {
+    let folds = matches!(
+        msg,
+        Msg::Opened(_)
+            | Msg::Facts { .. }
+            | Msg::CaughtUp(_)
+            | Msg::Probe { .. }
+            | Msg::Log { .. }
+            | Msg::LogCaughtUp(_)
+            | Msg::Bus(_)
+    );
+    !folds || model.paused.is_none()
 }
 
 /// Whether the hub has to be there for this to come.

@@ -14,10 +14,14 @@ use crate::view::{machines, words};
 
 use super::ink;
 
-/// Whether a machine is the one that the hub runs on, as far as its host name tells.
+/// Whether a machine is the one that the hub runs on, by the hub's own word: what a machine says of
+/// its host is its own.
 pub(super) fn is_hub(model: &Model, machine: &Machine) -> bool {
-    let hub = model.bus.hub().map(|(_, stats)| stats.host.as_str());
-    hub.is_some_and(|host| !host.is_empty() && host == machine.presence.host)
+    let hub = model
+        .bus
+        .hub()
+        .and_then(|(_, stats)| stats.machine.as_ref());
+    hub.is_some_and(|hub| *hub == machine.presence.machine)
 }
 
 /// What the hub is called: its machine, else its host, else where it is reached.

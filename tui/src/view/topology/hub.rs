@@ -53,13 +53,9 @@ fn flows(model: &Model) -> Option<(String, String)> {
     Some((out, back))
 }
 
-/// The machine that the hub runs on, where its host name tells exactly one.
+/// The machine that the hub runs on, where it tells.
 pub(super) fn host<'a>(model: &Model, all: &[Entry<'a>]) -> Option<Entry<'a>> {
-    let mut hosts = all.iter().filter(|(_, m)| facts::is_hub(model, m));
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Some(*host),
-        _ => None,
-    }
+    all.iter().find(|(_, m)| facts::is_hub(model, m)).copied()
 }
 
 /// The hub in a line of its own, with the trunk that lanes leave from at these columns.

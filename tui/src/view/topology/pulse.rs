@@ -62,6 +62,11 @@ impl Flow {
 
 /// Time between two steps; none where nothing may move.
 pub(super) fn period(model: &Model) -> Option<Duration> {
+    stride(model).filter(|_| model.paused.is_none())
+}
+
+/// The same, also on a screen that stands still: there pulses stay where they were.
+fn stride(model: &Model) -> Option<Duration> {
     let calm = model.phase() == Phase::Live && model.ui.focused;
     model.motion.period().filter(|_| calm)
 }
@@ -106,7 +111,7 @@ impl Pulses {
             .collect();
         // A power of two, so that what moves does not jump whenever a rate changes a little.
         let turns = before.div_ceil(MOVING).max(1).next_power_of_two() as u64;
-        let step = period(model).map_or(0, |period| {
+        let step = stride(model).map_or(0, |period| {
             let period = i64::try_from(period.as_micros()).unwrap_or(i64::MAX).max(1);
             model.now.as_micros().div_euclid(period).unsigned_abs()
         });
