@@ -57,6 +57,8 @@ pub(crate) struct Input {
     pub(crate) wanted: Wanted,
     /// The text.
     pub(crate) line: TextLine,
+    /// What stood before, and stands again where this is left.
+    pub(crate) before: String,
     /// What is wrong with it.
     pub(crate) wrong: Option<String>,
 }

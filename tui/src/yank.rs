@@ -1,5 +1,5 @@
-//! What is put on the clipboard: ids, lines, JSON as the command line prints it, and the command
-//! that shows the same. Pure: the terminal writes it.
+//! What is put on the clipboard: ids, lines, JSON (jobs and machines as the command line prints them,
+//! of events what is kept here), and the command that shows it. Pure: the terminal writes it.
 
 use fleet_contract::ids::{JobId, MachineId};
 use fleet_contract::projection::{EventKey, place};
@@ -147,12 +147,12 @@ fn json(model: &Model, subject: &Subject) -> Option<String> {
         }
         Subject::Event(key) => {
             let event = model.fleet.events().get(key)?;
-            // The fields of the command line's events that are kept here.
+            // No event of the command line: its id and data are not kept here.
             let view = json!({
                 "seq": key.seq,
                 "time": event.time,
                 "machine": event.machine,
-                "kind": event.word,
+                "word": event.word,
                 "job": event.job,
                 "text": event.text,
             });

@@ -391,9 +391,9 @@ pub(crate) static KEYMAP: &[Binding] = &[
         "cancel",
         &["Esc"],
         Action::Cancel,
-        "leave it; a filter is cleared",
+        "leave it: what stood before stands again",
     )
-    .short("clear"),
+    .short("back"),
     typing("choose_up", &["Up"], Action::ChooseUp, "the row above"),
     typing(
         "choose_down",

@@ -104,7 +104,13 @@ fn a_filter_that_hides_all_says_so_and_escape_while_typing_clears_it() {
     assert_eq!(model.selected_job(), None);
     typed(&mut model, "\n");
     assert!(typed(&mut model, "\n").is_empty());
-    typed(&mut model, "/\u{1b}");
+    // What stood before stands again; in the list Esc clears it.
+    typed(&mut model, "/x\u{1b}");
+    assert_eq!(titles(&model).len(), 0);
+    assert!(shown(&model).contains("hides 12: /zzzz"));
+    typed(&mut model, "\u{1b}");
+    assert_eq!(titles(&model).len(), 12);
+    typed(&mut model, "/zzzz\u{1b}");
     assert_eq!(titles(&model).len(), 12);
 }
 

@@ -23,11 +23,12 @@ pub(super) fn filter(model: &mut Model) {
     if kind(pane).is_none() {
         return model.say("there is nothing to filter here");
     }
-    let text = model.lists.filter(pane).map_or("", |f| &f.text);
-    let line = TextLine::new(text);
+    let before = model.lists.filter(pane).map_or("", |f| &f.text).to_owned();
+    let line = TextLine::new(&before);
     model.ui.input = Some(Input {
         wanted: Wanted::Filter(pane),
         line,
+        before,
         wrong: None,
     });
 }
@@ -37,10 +38,12 @@ pub(super) fn search(model: &mut Model) {
     let Some(Detail::Job(detail)) = &model.detail else {
         return;
     };
-    let line = TextLine::new(detail.log.search().wanted());
+    let before = detail.log.search().wanted().to_owned();
+    let line = TextLine::new(&before);
     model.ui.input = Some(Input {
         wanted: Wanted::Search,
         line,
+        before,
         wrong: None,
     });
 }
@@ -130,12 +133,12 @@ pub(super) fn accept(model: &mut Model) -> Vec<Cmd> {
     choose::accept(model)
 }
 
-/// Leaves it.
+/// Leaves it: what stood before stands again.
 pub(super) fn cancel(model: &mut Model) {
     match model.ui.input.take() {
         Some(input) => match input.wanted {
-            Wanted::Filter(pane) => drop(set_filter(model, pane, None)),
-            Wanted::Search => log::search(model, ""),
+            Wanted::Filter(pane) => drop(set_filter(model, pane, Some(&input.before))),
+            Wanted::Search => log::search(model, &input.before),
         },
         None => model.ui.popup = None,
     }
