@@ -37,6 +37,8 @@ pub(crate) struct List<K> {
     pub(crate) chosen: BTreeMap<Col, bool>,
     /// Rows that are marked.
     pub(crate) marked: BTreeSet<K>,
+    /// Whether what is marked was marked all at once.
+    starred: bool,
     /// How many rows are above the selected one on the screen.
     pub(crate) above: usize,
     /// The rows, where they are not simply those of the fleet.
@@ -61,6 +63,7 @@ impl<K> Default for List<K> {
             reverse: false,
             chosen: BTreeMap::new(),
             marked: BTreeSet::new(),
+            starred: false,
             above: 0,
             rows: None,
         }
@@ -88,9 +91,13 @@ impl<K: Ord + Clone> List<K> {
         }
     }
 
-    /// Marks all of these; where all were marked already, none.
+    /// Marks all of these. Where all were marked, or some were marked all at once before, none:
+    /// rows that came since do not keep the marks on.
     pub(crate) fn mark_all(&mut self, keys: Vec<K>) {
-        if keys.iter().all(|key| self.marked.contains(key)) {
+        let marked = |key: &K| self.marked.contains(key);
+        let ends = keys.iter().all(marked) || self.starred && keys.iter().any(marked);
+        self.starred = !ends;
+        if ends {
             for key in &keys {
                 self.marked.remove(key);
             }

@@ -244,7 +244,7 @@ fn what_peers_wrote_cannot_reach_the_terminal_as_control() {
 #[test]
 fn the_kinds_of_empty_each_say_which_they_are() {
     let text = shown(&model(Situation::Empty, COLOUR));
-    assert!(text.contains("no jobs yet: fleet dispatch -- make test"));
+    assert!(text.contains("no jobs yet: fleet dispatch --follow -- uname -a"));
     assert!(text.contains("no machines yet: fleet up"));
     let mut connecting = model(Situation::Connecting, COLOUR);
     let text = shown(&connecting);

@@ -15,6 +15,7 @@ mod recorded;
 mod screens;
 mod snapshots;
 mod topology;
+mod words;
 
 use std::time::Duration;
 

@@ -29,16 +29,24 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let list = &model.lists.jobs;
     let all = model.jobs_count();
     let notes = match (model.is_dated(), model.filter_note(Pane::Dispatches)) {
+        _ if link::never_read(model) => "not read yet".to_owned(),
         (true, None) => "last known".to_owned(),
         (true, Some(note)) => format!("last known {} {note}", look.dot()),
         (false, _) => model.list_notes(Pane::Dispatches),
     };
     let title = format!("Dispatches {} {notes}", look.dot());
-    let count = text::thousands(all as u64);
+    let count = match link::never_read(model) {
+        true => String::new(),
+        false => text::thousands(all as u64),
+    };
     let inner = widget::pane(buf, area, look, focused, &title, &count);
     if all == 0 {
         let hidden = model.hidden(Pane::Dispatches);
-        let text = link::empty(model, hidden, "no jobs yet: fleet dispatch -- make test");
+        let text = link::empty(
+            model,
+            hidden,
+            "no jobs yet: fleet dispatch --follow -- uname -a",
+        );
         return teach(buf, inner, look, &text);
     }
     let height = table::height(inner);
@@ -152,7 +160,8 @@ impl<'a> JobRow<'a> {
                 0 => "".into(),
                 n => n.to_string().into(),
             },
-            Col::Took => columns::took(job, model.now).map_or("".into(), |t| words::took(t).into()),
+            Col::Took => columns::took(job, model.now)
+                .map_or("".into(), |t| fleet_contract::projection::span(t).into()),
             Col::Exit => exit(job).into(),
             Col::Lane => columns::lane(job).into(),
             Col::Priority => match job.spec.priority {

@@ -161,8 +161,10 @@ fn problems(model: &Model) -> Vec<Part> {
             let words = match (words, count) {
                 ("machine lost", 2..) => "machines lost",
                 ("job lost", 2..) => "jobs lost",
+                ("needs you", 2..) => "need you",
                 _ => words,
             };
+            let count = text::thousands(count as u64);
             parts.push(part(format!("{glyph} {count} {words}"), role, leave));
         }
     }
@@ -188,12 +190,16 @@ fn tab_names(model: &Model, width: usize) -> Vec<(Screen, String)> {
     for screen in Screen::ALL {
         let count = match screen {
             Screen::Fleet | Screen::Bus => String::new(),
+            // What was never read is not none.
+            _ if link::never_read(model) => String::new(),
             Screen::Inbox => match inbox::count(model) {
                 0 => String::new(),
                 count => format!(" {count}"),
             },
             Screen::Dispatches => format!(" {}", text::thousands(model.fleet.jobs().len() as u64)),
-            Screen::Machines => format!(" {}", model.fleet.machines().len()),
+            Screen::Machines => {
+                format!(" {}", text::thousands(model.fleet.machines().len() as u64))
+            }
             Screen::Events => {
                 let events = model.fleet.counters().events;
                 format!(" {}", text::thousands(events))

@@ -34,9 +34,12 @@ fn group_count(model: &Model, group: u8) -> usize {
 pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let look = model.look;
     let all = count(model);
-    let title = format!("Inbox {} {}", look.dot(), text::thousands(all as u64));
+    let title = match link::never_read(model) {
+        true => "Inbox".to_owned(),
+        false => format!("Inbox {} {}", look.dot(), text::thousands(all as u64)),
+    };
     let right = match model.is_dated() {
-        true => format!("as of {}", words::clock(model.link.as_of, &model.zone)),
+        true => link::as_of(model),
         false => "failures of the last hour".to_owned(),
     };
     let older = older(model);
@@ -200,7 +203,7 @@ fn reason(model: &Model, job: &Job) -> String {
 fn to_type(job: &Job, id: &str) -> String {
     match job.state {
         JobState::NeedsHuman { .. } => {
-            format!("fleet show {id}   fleet logs {id}   fleet cancel {id} ends it")
+            format!("fleet cancel {id} ends it, then dispatch it again   fleet logs {id}")
         }
         JobState::Rejected { .. } | JobState::Expired => format!("fleet show {id}"),
         _ => format!("fleet show {id}   fleet logs {id}"),

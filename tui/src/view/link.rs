@@ -77,6 +77,46 @@ fn live(model: &Model) -> Vec<Said> {
     parts
 }
 
+/// Whether nothing of the fleet was ever read: it is not known how many there are of anything.
+pub(super) fn never_read(model: &Model) -> bool {
+    let live = matches!(model.phase(), Phase::Live | Phase::Slow { .. });
+    let nothing = model.fleet.jobs().is_empty() && model.fleet.machines().is_empty();
+    !live && nothing && !model.link.is_caught_up()
+}
+
+/// `as of 12:04:31`, where anything is known.
+pub(super) fn as_of(model: &Model) -> String {
+    match never_read(model) {
+        true => "nothing was read yet".to_owned(),
+        false => format!("as of {}", words::clock(model.link.as_of, &model.zone)),
+    }
+}
+
+/// What went wrong on the way to the hub, in words of whoever looks after it.
+fn plainly(error: &str) -> String {
+    let lower = error.to_lowercase();
+    if lower.contains("connection refused") {
+        return "connection refused".to_owned();
+    }
+    let silent = ["timed out", "timeout", "no responders", "deadline"];
+    if silent.iter().any(|word| lower.contains(word)) {
+        return "does not answer".to_owned();
+    }
+    if lower.contains("io error") {
+        return "cannot be reached".to_owned();
+    }
+    error.to_owned()
+}
+
+/// What to do about a hub that cannot be reached.
+fn remedy(model: &Model) -> &'static str {
+    let here = ["127.0.0.1", "localhost", "[::1]"];
+    match here.iter().any(|host| model.hub.contains(host)) {
+        true => "fleet up starts it, fleet hub status tells of it",
+        false => "there: fleet hub status",
+    }
+}
+
 /// Why nothing is live, and what happens next.
 pub(super) fn trouble(model: &Model) -> Option<String> {
     let link = &model.link;
@@ -88,7 +128,7 @@ pub(super) fn trouble(model: &Model) -> Option<String> {
     match model.phase() {
         Phase::Connecting => {
             let parts = [
-                error.map(str::to_owned),
+                error.map(plainly),
                 next_try(model),
                 Some(format!("waiting for {}: fleet up starts one", model.hub)),
             ];
@@ -96,13 +136,16 @@ pub(super) fn trouble(model: &Model) -> Option<String> {
             Some(parts.join(&format!(" {dot} ")))
         }
         Phase::Down => {
-            let next = next_try(model).unwrap_or_else(|| "tries again by itself".to_owned());
+            let next = next_try(model).unwrap_or_else(|| "tries again".to_owned());
             let seq = text::thousands(model.live().journal_seq());
             let gone = match error {
-                Some(error) => format!("{} {error}", model.hub),
+                Some(error) => format!("{} {}", model.hub, plainly(error)),
                 None => format!("no link to {}", model.hub),
             };
-            Some(format!("{next} {dot} {gone} {dot} last record {seq}"))
+            let remedy = remedy(model);
+            Some(format!(
+                "{next} {dot} {gone} {dot} {remedy} {dot} last record {seq}"
+            ))
         }
         Phase::Slow { .. } => {
             Some("more comes than can be shown: counts are exact, events are sampled".to_owned())
@@ -133,7 +176,10 @@ pub(super) fn around(model: &Model) -> (String, String) {
         Phase::Live if model.paused.is_some() => Default::default(),
         Phase::Live => (String::new(), clock(model.clock)),
         Phase::Connecting => (format!("connecting {}", since(link.since)), String::new()),
-        Phase::CatchingUp { read, of } => (format!("catching up {read}/{of}"), String::new()),
+        Phase::CatchingUp { read, of } => {
+            let (read, of) = (text::thousands(read), text::thousands(of));
+            (format!("catching up {read}/{of}"), String::new())
+        }
         Phase::Slow { left, age } => (
             format!("slow {} / {}", text::thousands(left), seconds(age)),
             String::new(),
@@ -165,13 +211,14 @@ pub(super) fn around(model: &Model) -> (String, String) {
 /// why nothing is known.
 pub(super) fn empty(model: &Model, hidden: usize, none_yet: &str) -> String {
     if hidden > 0 {
-        return format!("the filter hides {}", text::thousands(hidden as u64));
+        let hidden = text::thousands(hidden as u64);
+        return format!("the filter hides {hidden}: Esc clears it");
     }
     let why = model.link.hopeless.as_ref().or(model.link.error.as_ref());
     match (model.phase(), why) {
         (Phase::Live | Phase::Slow { .. }, _) => none_yet.to_owned(),
         (Phase::CatchingUp { .. }, _) => "not loaded yet: still reading what is there".to_owned(),
-        (_, Some(why)) => format!("could not look: {why}"),
+        (_, Some(why)) => format!("could not look: {}", plainly(why)),
         (Phase::Connecting, None) => "not loaded yet: no link to the hub".to_owned(),
         (Phase::Silent, None) => "could not look: the hub does not answer".to_owned(),
         (Phase::Down, None) => "could not look: the bus is down".to_owned(),

@@ -28,6 +28,7 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     let all = model.machines_count();
     let count = text::thousands(all as u64);
     let title = match model.list_notes(Pane::Machines).as_str() {
+        _ if link::never_read(model) => "Machines".to_owned(),
         // What people expect needs no words.
         "worst first" => format!("Machines {} {count}", look.dot()),
         notes => format!("Machines {0} {count} {0} {notes}", look.dot()),
@@ -79,8 +80,10 @@ pub(super) fn window(model: &Model, focused: bool, height: usize) -> (usize, usi
 
 fn tallies(model: &Model) -> String {
     if model.is_dated() {
-        let as_of = words::clock(model.link.as_of, &model.zone);
-        return format!("as of {as_of}, nothing below is live");
+        return match link::never_read(model) {
+            true => link::as_of(model),
+            false => format!("{}, nothing below is live", link::as_of(model)),
+        };
     }
     let counts = model.fleet.machine_counts(model.as_of());
     let words = MachineState::ALL.into_iter().zip(counts);

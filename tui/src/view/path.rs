@@ -156,7 +156,10 @@ pub(crate) fn line(model: &Model, job: &Job, width: usize) -> Line<'static> {
                 None => String::new(),
                 // At once, as far as the clocks tell.
                 Some(Duration::ZERO) => format!(" {rule}{rule}{tip} "),
-                Some(took) => format!(" {rule} {} {rule}{tip} ", words::took(took)),
+                Some(took) => format!(
+                    " {rule} {} {rule}{tip} ",
+                    fleet_contract::projection::span(took)
+                ),
             };
             (hop, text::escape(&stop.name).into_owned(), stop.role)
         })

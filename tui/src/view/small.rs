@@ -16,6 +16,11 @@ use crate::widget;
 
 /// What is counted, worst first: `lost 1 job ask 1 fail 2 run 3`.
 pub(crate) fn counts(model: &Model) -> String {
+    items(model).join(" ")
+}
+
+/// The same one by one.
+fn items(model: &Model) -> Vec<String> {
     let fleet = &model.fleet;
     let at = model.as_of();
     let machines = |state| fleet.count_machines(state, at);
@@ -34,36 +39,53 @@ pub(crate) fn counts(model: &Model) -> String {
     let counts = counts
         .into_iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(word, count)| format!("{word} {count}"));
+        .map(|(word, count)| format!("{word} {}", text::thousands(count as u64)));
     let lost = lost(machines(MachineState::Lost), fleet.count(StateWord::Lost));
     let counts: Vec<String> = lost.into_iter().chain(counts).collect();
-    if counts.is_empty() {
-        "nothing yet".to_owned()
-    } else {
-        counts.join(" ")
+    match counts.is_empty() {
+        true => vec!["nothing yet".to_owned()],
+        false => counts,
     }
 }
 
 /// `lost 1 machine 2 jobs`: one is not the other's loss.
-fn lost(machines: usize, jobs: usize) -> Option<String> {
+fn lost(machines: usize, jobs: usize) -> Vec<String> {
     let parts = [(machines, "machine"), (jobs, "job")];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0);
-    let parts: Vec<String> = parts
-        .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }))
-        .collect();
-    (!parts.is_empty()).then(|| format!("lost {}", parts.join(" ")))
+    let parts = parts.enumerate().map(|(at, (count, what))| {
+        let lost = if at == 0 { "lost " } else { "" };
+        let many = if count == 1 { "" } else { "s" };
+        format!("{lost}{} {what}{many}", text::thousands(count as u64))
+    });
+    parts.collect()
 }
 
-/// The whole fleet in one line: `lost 1 job ask 1 fail 2 run 3 · 12:04:31`.
-fn state_line(model: &Model) -> String {
+/// The whole fleet in one line: `lost 1 job ask 1 fail 2 run 3 · 12:04:31`; of what has no room
+/// nothing at all, for half a word or a word without its number says something else.
+fn state_line(model: &Model, width: usize) -> String {
+    let dot = format!(" {} ", model.look.dot());
     let (before, after) = link::around(model);
-    let parts = match model.phase() {
-        Phase::Connecting => [before, String::new(), after],
-        _ => [before, counts(model), after],
+    let parts = |text: &str| text.split(&dot).map(str::to_owned).collect::<Vec<_>>();
+    let counts = match link::never_read(model) {
+        true => Vec::new(),
+        false => items(model),
     };
-    let parts = parts.into_iter().filter(|part| !part.is_empty());
-    let parts: Vec<String> = parts.collect();
-    parts.join(&format!(" {} ", model.look.dot()))
+    let mut all: Vec<(&str, String)> = Vec::new();
+    all.extend(parts(&before).into_iter().map(|part| (dot.as_str(), part)));
+    let counts = counts.into_iter().enumerate();
+    all.extend(counts.map(|(at, item)| (if at == 0 { dot.as_str() } else { " " }, item)));
+    all.push((&dot, after));
+    let mut line = String::new();
+    for (between, part) in all.into_iter().filter(|(_, part)| !part.is_empty()) {
+        let between = if line.is_empty() { "" } else { between };
+        // The first is there in any case.
+        if !line.is_empty() && line.width() + between.width() + part.width() > width {
+            break;
+        }
+        line.push_str(between);
+        line.push_str(&part);
+    }
+    text::clip(&line, width, model.look.ellipsis())
 }
 
 /// Draws it.
@@ -77,7 +99,7 @@ pub(super) fn draw(model: &Model, area: Rect, buf: &mut Buffer) {
         Phase::Live => Role::Plain,
         _ => Role::Warn,
     };
-    let state = text::clip(&state_line(model), width, "");
+    let state = state_line(model, width);
     widget::line(buf, area, 0, &Line::styled(state, look.style(role)));
     let rows = model.fleet.worst_first(model.as_of());
     for (y, job) in (1..area.height).zip(rows) {

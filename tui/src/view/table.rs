@@ -270,9 +270,25 @@ fn cell_width(cell: &Cell<'_>) -> usize {
 /// An empty list says why, and what to type.
 pub(crate) fn teach(buf: &mut Buffer, area: Rect, look: Look, text: &str) {
     let room = usize::from(area.width).saturating_sub(1);
-    let text = text::clip(&text::escape(text), room, look.ellipsis());
-    let line = Line::styled(format!(" {text}"), look.style(Role::Dim));
-    widget::line(buf, area, 0, &line);
+    let text = text::escape(text);
+    let rows = text::wrap(&text, room.max(1));
+    let shown = usize::from(area.height);
+    let cut = rows.len() > shown;
+    for (y, (no, range)) in (0..area.height).zip(rows.into_iter().enumerate()) {
+        // What is to be typed is never cut without a word.
+        let line = match cut && no + 1 == shown {
+            true => text::clip(&text[range.start..], room, look.ellipsis()),
+            false => text[range].to_owned(),
+        };
+        let line = Line::styled(format!(" {line}"), look.style(Role::Dim));
+        widget::line(buf, area, y, &line);
+    }
+}
+
+/// Rows that it takes.
+pub(crate) fn teach_height(width: u16, text: &str) -> u16 {
+    let room = usize::from(width).saturating_sub(1).max(1);
+    u16::try_from(text::wrap(&text::escape(text), room).len()).unwrap_or(u16::MAX)
 }
 
 /// Says in the frame below a list how many rows are not on screen.

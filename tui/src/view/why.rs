@@ -2,7 +2,7 @@
 //! and how old that is.
 
 use fleet_contract::ids::JobId;
-use fleet_contract::job::Job;
+use fleet_contract::job::{Job, JobState};
 use fleet_contract::machine::MachineState;
 use fleet_contract::outcome::Outcome;
 use fleet_contract::projection::{self, Holder, Machine, MachineReason, Reason, span};
@@ -57,6 +57,11 @@ pub(super) fn why(model: &Model, id: JobId) -> Vec<Line<'static>> {
             role_of(reason)
         };
         lines.push(said(model, role, &words_of(model, job, reason)));
+    }
+    if let JobState::NeedsHuman { .. } = job.state {
+        let id = words::prefix(&model.fleet, job.id);
+        let cancel = format!("fleet cancel {id} ends it; to run it once more, dispatch it again");
+        lines.push(said(model, Role::Plain, &cancel));
     }
     lines.extend(tail(model, job));
     lines
@@ -244,7 +249,7 @@ fn words_of_attempts(model: &Model, job: &Job, reason: &Reason) -> String {
             format!("{done}{why}, {}", ago(at))
         }
         Reason::NoAttemptLeft { made, retries } => match (made, retries) {
-            (1, 0) => "it was worth one attempt; dispatch with --retries for more".to_owned(),
+            (1, 0) => "it was worth one attempt: to run it once more, dispatch it again".to_owned(),
             (made, retries) => format!("no attempt is left: {made} made, worth {}", retries + 1),
         },
         // Told by the other half.
@@ -282,7 +287,7 @@ fn held(model: &Model, longest: Option<&Holder>) -> String {
 
 fn how_is(model: &Model, machine: &str, state: Option<MachineState>, seen: Option<Time>) -> String {
     let (Some(state), Some(seen)) = (state, seen) else {
-        return format!("{machine} is not known");
+        return format!("{machine} was never heard of");
     };
     let seen = words::ago(model.now, seen);
     match state {

@@ -66,14 +66,6 @@ pub(crate) fn stopwatch(span: Duration) -> String {
     }
 }
 
-/// How long something took; what took less than a second in milliseconds.
-pub(crate) fn took(took: Duration) -> String {
-    match took.as_millis() {
-        ms @ 0..1000 => format!("{ms} ms"),
-        _ => span(took),
-    }
-}
-
 /// How long ago, `12 s`; in whole seconds, so that an idle screen changes once a second at most.
 pub(crate) fn age(now: Time, then: Time) -> String {
     let passed = now.since(then);
@@ -143,7 +135,7 @@ pub(crate) fn note(model: &Model, job: &Job) -> String {
                         format!("{machine} is {state}")
                     }
                     Some(_) => format!("waits for {machine}"),
-                    None => format!("{machine} is unknown"),
+                    None => format!("{machine} was never heard of"),
                 }
             }
             Target::Lane(lane) if lane.as_str() == "any" => "waits for a slot".to_owned(),
@@ -190,7 +182,7 @@ pub(crate) fn note(model: &Model, job: &Job) -> String {
 fn after(job: &Job) -> String {
     let attempt = job.attempt();
     match attempt.and_then(|a| a.started_at.zip(a.ended_at)) {
-        Some((started, ended)) => format!(" after {}", took(ended.since(started))),
+        Some((started, ended)) => format!(" after {}", span(ended.since(started))),
         None => String::new(),
     }
 }

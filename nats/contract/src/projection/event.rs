@@ -261,13 +261,13 @@ pub fn details(data: &Value) -> String {
     words.join(" ")
 }
 
-/// How long something took, as coarse as a line of a list needs: `0.4 s`, `12 s`, `3 min`,
+/// How long something took, as coarse as a line of a list needs: `400 ms`, `12 s`, `3 min`,
 /// `2 h`, `5 d`.
 #[must_use]
 pub fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
-        0 => format!("0.{} s", span.subsec_millis() / 100),
+        0 => format!("{} ms", span.subsec_millis()),
         1..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),
         3600..172_800 => format!("{} h", seconds / 3600),

@@ -120,8 +120,15 @@ fn title(model: &Model, job: &Job, detail: &JobDetail, top: Place, end: Place) -
         None if ended && log.caught_up => "the end".to_owned(),
         None => "following".to_owned(),
         Some(_) => {
-            let below = text::thousands(end.line.saturating_sub(top.line).max(1));
-            format!("behind by {below} lines {dot} f follows")
+            let below = match end.line.saturating_sub(top.line).max(1) {
+                1 => "1 line".to_owned(),
+                below => format!("{} lines", text::thousands(below)),
+            };
+            // Nothing more comes of what has ended.
+            match ended && log.caught_up {
+                true => format!("{below} below {dot} f to the end"),
+                false => format!("behind by {below} {dot} f follows"),
+            }
         }
     };
     title = format!("{title} {dot} {place}");
@@ -131,8 +138,13 @@ fn title(model: &Model, job: &Job, detail: &JobDetail, top: Place, end: Place) -
         let count = text::thousands(all as u64);
         let so_far = if log.caught_up { "" } else { " so far" };
         let found = match (all, rank) {
+            (0, _) if log.dropped() > 0 => {
+                let id = words::prefix(&model.fleet, job.id);
+                format!("not found in what is kept{so_far}; fleet logs {id} | grep has all")
+            }
             (0, _) => format!("not found{so_far}"),
             (_, Some(rank)) => format!("{} of {count} lines{so_far}", text::thousands(rank as u64)),
+            (1, None) => format!("1 line{so_far}"),
             (_, None) => format!("{count} lines{so_far}"),
         };
         title = format!("{title} {dot} /{} {found}", text::escape(search.wanted()));

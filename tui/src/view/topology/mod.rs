@@ -132,26 +132,50 @@ const FIRST_STEPS: [(&str, &str); 3] = [
         "on another computer: adds it to this hub",
     ),
     (
-        "fleet dispatch -- make test",
+        "fleet dispatch --follow -- uname -a",
         "sends a job to whichever machine fits",
     ),
 ];
+
+/// Columns that what is typed takes.
+const FIRST_STEP: u16 = 38;
 
 /// Why there is nothing to draw, and how to begin where there is nothing yet.
 fn empty(model: &Model, inner: Rect, buf: &mut Buffer) {
     let look = model.look;
     let none = "no machines yet: fleet up starts this one, fleet agent run another";
     let hidden = model.hidden(Pane::Machines);
-    table::teach(buf, inner, look, &link::empty(model, hidden, none));
+    let why = link::empty(model, hidden, none);
+    table::teach(buf, inner, look, &why);
     if model.is_dated() || hidden > 0 {
         return;
     }
-    for (y, (command, does)) in (inner.y + 2..inner.bottom()).zip(FIRST_STEPS) {
+    // Where there is no room beside what is typed, what it does is below it.
+    let below = inner.width < FIRST_STEP + 40;
+    let first = inner.y + 1 + table::teach_height(inner.width, &why);
+    let rows = (first..inner.bottom()).step_by(1 + usize::from(below));
+    for (y, (command, does)) in rows.zip(FIRST_STEPS) {
         let x = inner.x + 3;
+        if below {
+            let room = usize::from(inner.right().saturating_sub(x));
+            let command = text::clip(command, room, look.ellipsis());
+            ink::put(buf, inner, (x, y), &command, look.style(Role::Accent));
+            if y + 1 < inner.bottom() {
+                let does = text::clip(does, room.saturating_sub(2), look.ellipsis());
+                ink::put(buf, inner, (x + 2, y + 1), &does, look.style(Role::Dim));
+            }
+            continue;
+        }
         ink::put(buf, inner, (x, y), command, look.style(Role::Accent));
-        let room = usize::from(inner.right().saturating_sub(x + 30));
+        let room = usize::from(inner.right().saturating_sub(x + FIRST_STEP));
         let does = text::clip(does, room, look.ellipsis());
-        ink::put(buf, inner, (x + 30, y), &does, look.style(Role::Dim));
+        ink::put(
+            buf,
+            inner,
+            (x + FIRST_STEP, y),
+            &does,
+            look.style(Role::Dim),
+        );
     }
 }
 
@@ -172,6 +196,9 @@ fn in_frame(model: &Model, area: Rect, inner: Rect, text: &str, buf: &mut Buffer
 /// What stands in the frame above: what it is, and how many are in which state.
 fn titles(model: &Model, scene: &Scene<'_>, width: usize) -> (String, String) {
     let dot = model.look.dot();
+    if link::never_read(model) {
+        return ("Topology".to_owned(), "nothing was read yet".to_owned());
+    }
     let machines = text::thousands(scene.all.len() as u64);
     let machines = match scene.all.len() {
         1 => "1 machine".to_owned(),
