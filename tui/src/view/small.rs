@@ -85,7 +85,9 @@ fn state_line(model: &Model, width: usize) -> String {
         line.push_str(between);
         line.push_str(&part);
     }
-    text::clip(&line, width, model.look.ellipsis())
+    // Of very few letters each tells more than the sign of what is missing.
+    let sign = if width < 4 { "" } else { model.look.ellipsis() };
+    text::clip(&line, width, sign)
 }
 
 /// Draws it.
