@@ -194,6 +194,10 @@ pub(crate) struct JobDetail {
     pub(crate) log: Log,
     /// The first row on screen; none follows the end.
     pub(crate) top: Option<log::Place>,
+    /// The part that arrows scroll: 0 its output, 1 the summary, 2 the journal.
+    pub(crate) part: usize,
+    /// Lines of summary and journal that are above the screen.
+    pub(crate) above: [usize; 2],
     /// Columns that long lines are moved to the left by.
     pub(crate) left: usize,
     /// Whether long lines are broken.
@@ -213,6 +217,8 @@ impl JobDetail {
             id,
             log: Log::default(),
             top: None,
+            part: 0,
+            above: [0; 2],
             left: 0,
             wrap: false,
             times: false,

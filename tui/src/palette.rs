@@ -102,13 +102,44 @@ fn actions(model: &Model, place: Place) -> Vec<Choice> {
         group: Some(bound.binding.group),
         run: Run::Action(bound.binding.action),
     };
-    let here: Vec<&Bound> = model.ui.keymap.here(place).collect();
+    let none = |bound: &&Bound| place == Place::List && is_idle(model, bound.binding.action);
+    let here: Vec<&Bound> = model.ui.keymap.here(place).filter(|b| !none(b)).collect();
     let in_group = |group| here.iter().filter(move |b| b.binding.group == group);
     let mut all = Vec::new();
     for group in Group::ALL {
         all.extend(in_group(group).map(|bound| of(bound)));
     }
     all
+}
+
+/// Whether an action does nothing on the screen that is open: the bus has no rows.
+fn is_idle(model: &Model, action: Action) -> bool {
+    let of_rows = matches!(
+        action,
+        Action::Up
+            | Action::Down
+            | Action::PageUp
+            | Action::PageDown
+            | Action::First
+            | Action::Last
+            | Action::Open
+            | Action::Filter
+            | Action::NextMatch
+            | Action::PreviousMatch
+            | Action::MarkRow
+            | Action::MarkAll
+            | Action::Sort
+            | Action::SortTurned
+            | Action::Columns
+            | Action::Fold
+            | Action::Follow
+            | Action::Why
+            | Action::JumpMachine
+            | Action::JumpDispatch
+            | Action::JumpLog
+            | Action::JumpEvents
+    );
+    model.focus() == Pane::Bus && of_rows
 }
 
 fn verb_choice(model: &Model, verb: &str, rest: &str) -> Choice {

@@ -57,6 +57,8 @@ pub(crate) struct Input {
     pub(crate) wanted: Wanted,
     /// The text.
     pub(crate) line: TextLine,
+    /// Whether nothing was typed yet, so that what stood before still holds.
+    pub(crate) fresh: bool,
     /// What stood before, and stands again where this is left.
     pub(crate) before: String,
     /// What is wrong with it.

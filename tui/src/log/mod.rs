@@ -55,6 +55,11 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    /// Whether a line of the job begins here: pieces of a long one are one line.
+    fn is_own(&self) -> bool {
+        matches!(self.origin, Origin::Out | Origin::Err) && !self.goes_on
+    }
+
     fn weight(&self) -> usize {
         std::mem::size_of::<Self>()
             + self.text.capacity()
@@ -77,6 +82,8 @@ pub(crate) struct Log {
     lines: VecDeque<Line>,
     bytes: usize,
     dropped: u64,
+    /// Lines of the job that have ended, and how many of them are not kept.
+    own: (u64, u64),
     open: [Unfinished; 2],
     attempt: Option<AttemptId>,
     /// That of the first line that is kept.
@@ -202,6 +209,7 @@ impl Log {
         let no = self.dropped + self.lines.len() as u64;
         self.search.look(no, &line.text);
         self.bytes += line.weight();
+        self.own.0 += u64::from(line.is_own());
         self.lines.push_back(line);
         while self.bytes > LOG_MAX_BYTES || self.lines.len() > LINES_MAX {
             let Some(oldest) = self.lines.pop_front() else {
@@ -212,6 +220,7 @@ impl Log {
                 self.first_attempt = Some(id);
             }
             self.dropped += 1;
+            self.own.1 += u64::from(oldest.is_own());
         }
         self.search.forget_before(self.dropped);
     }
@@ -219,6 +228,13 @@ impl Log {
     /// Lines that are no longer kept: the first one that is has this number, counted from 0.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// Lines that the job wrote so far, and how many of them are no longer kept.
+    pub(crate) fn own_lines(&self) -> (u64, u64) {
+        let begun = |open: &&Unfinished| !open.bytes.is_empty() && !open.goes_on;
+        let open = self.open.iter().filter(begun).count();
+        (self.own.0 + open as u64, self.own.1)
     }
 
     /// Lines so far, those that are no longer kept and unfinished ones too.

@@ -155,3 +155,131 @@ fn less_than_a_second_is_told_in_milliseconds_everywhere() {
         assert!(!shown(&model).contains(" 0.0 s"));
     }
 }
+
+#[test]
+fn who_stands_on_the_first_row_sees_worse_ones_come() {
+    let mut model = sized(Situation::Empty, (80, 24));
+    let mut script = Script::default();
+    let fact = script.dispatch(31, now(), "plain", "true", "");
+    let msg = Msg::Facts {
+        reader: Reader::Journal,
+        facts: fact.into_iter().collect(),
+        left: 0,
+    };
+    update(&mut model, now(), msg);
+    typed(&mut model, "2gg");
+    let selected = model.selected_job();
+    let mut ask = |model: &mut Model, no: u32| {
+        let ask = fleet_contract::record::Next::Ask {
+            question: format!("question {no}?"),
+        };
+        let name = format!("asks-{no}");
+        let end = fleet_contract::outcome::Outcome::Exited { exit_code: 75 };
+        let facts = [
+            script.dispatch(no, later(1), &name, "ask", ""),
+            script.claim(no, later(1), "forge"),
+            script.end(no, later(1), end, ask),
+        ];
+        let facts = facts.into_iter().flatten().collect();
+        let msg = Msg::Facts {
+            reader: Reader::Journal,
+            facts,
+            left: 0,
+        };
+        update(model, later(2), msg);
+    };
+    ask(&mut model, 41);
+    ask(&mut model, 42);
+    let first = model.jobs_shown().next().unwrap().spec.title();
+    assert_eq!(model.selected_job(), selected);
+    assert!(shown(&model).contains(&first), "{}", shown(&model));
+    // More than there is room for is told above the list.
+    for no in 43..70 {
+        ask(&mut model, no);
+    }
+    assert_eq!(model.selected_job(), selected);
+    assert!(shown(&model).contains("worse above"), "{}", shown(&model));
+}
+
+#[test]
+fn names_of_machines_are_cut_last() {
+    let name = "build-server-01";
+    let mut model = sized(Situation::Live, (40, 10));
+    let mut script = Script::default();
+    let facts = vec![script.beat(now(), demo::presence(name, 4, 1, 8, 32))];
+    update(
+        &mut model,
+        now(),
+        Msg::Facts {
+            reader: Reader::Presence,
+            facts,
+            left: 0,
+        },
+    );
+    typed(&mut model, "3");
+    for _ in 0..9 {
+        typed(&mut model, "j");
+    }
+    assert!(shown(&model).contains(name), "{}", shown(&model));
+}
+
+#[test]
+fn typing_replaces_the_filter_that_stood_and_up_brings_it_back() {
+    let mut model = sized(Situation::Live, (120, 36));
+    typed(&mut model, "2/state:failed\n/");
+    assert!(
+        shown(&model).contains("typing replaces state:failed"),
+        "{}",
+        shown(&model)
+    );
+    assert_eq!(model.hidden(crate::model::Pane::Dispatches), 9);
+    let key = KeyEvent::new(KeyCode::Up, KeyModifiers::NONE);
+    update(&mut model, now(), Msg::Key(key));
+    typed(&mut model, "x");
+    assert!(
+        shown(&model).contains("/state:failedx"),
+        "{}",
+        shown(&model)
+    );
+    typed(&mut model, "\u{1b}/n\n");
+    assert_eq!(
+        model
+            .lists
+            .filter(crate::model::Pane::Dispatches)
+            .unwrap()
+            .text,
+        "n"
+    );
+    // The filter of the drawing is cleared from wherever it is seen.
+    typed(&mut model, "\u{1b}3/m:forge\n1\u{1b}");
+    assert_eq!(model.hidden(crate::model::Pane::Machines), 0);
+}
+
+#[test]
+fn tab_stays_in_an_open_dispatch_and_its_summary_is_read_in_full() {
+    let mut model = sized(Situation::Live, (80, 24));
+    typed(&mut model, "2gg\n");
+    assert!(model.detail.is_some());
+    typed(&mut model, "\t");
+    let mut all = String::new();
+    for _ in 0..20 {
+        all.push_str(&shown(&model));
+        typed(&mut model, "j");
+    }
+    for part in ["command", "dispatched", "policy", "id "] {
+        assert!(all.contains(part), "{part}\n{all}");
+    }
+    typed(&mut model, "\t\t");
+    assert!(model.detail.is_some());
+}
+
+#[test]
+fn the_keys_of_the_bus_are_none_of_lists() {
+    let mut model = sized(Situation::Live, (120, 60));
+    typed(&mut model, "6?");
+    let text = shown(&model);
+    assert!(
+        !text.contains("the row below") && text.contains("Keys"),
+        "{text}"
+    );
+}

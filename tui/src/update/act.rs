@@ -70,6 +70,7 @@ pub(super) fn perform(model: &mut Model, action: Action, free: Option<char>) -> 
         }
         Action::Accept => return typing::accept(model),
         Action::Cancel => typing::cancel(model),
+        Action::ChooseUp if typing::recall(model) => {}
         Action::ChooseUp => choose::step(model, -1),
         Action::ChooseDown => choose::step(model, 1),
         Action::EraseBefore
@@ -129,6 +130,12 @@ fn back(model: &mut Model) -> Vec<Cmd> {
     let pane = model.focus();
     if model.lists.filter(pane).is_some() {
         typing::set_filter(model, pane, None);
+    } else if model.screen == Screen::Fleet {
+        // Whatever filter is seen here is cleared from here.
+        let seen = Pane::FLEET.into_iter();
+        if let Some(pane) = { seen }.find(|pane| model.lists.filter(*pane).is_some()) {
+            typing::set_filter(model, pane, None);
+        }
     }
     Vec::new()
 }
@@ -161,6 +168,10 @@ const PLACES: [(Screen, Pane); 8] = [
 ];
 
 fn step(model: &mut Model, by: isize) -> Vec<Cmd> {
+    if model.detail.is_some() {
+        log::next_part(model, by);
+        return Vec::new();
+    }
     let here = (model.screen, model.focus());
     let at = PLACES.iter().position(|p| *p == here).unwrap_or(0);
     let to = at.cast_signed() + by;

@@ -32,6 +32,12 @@ pub(super) fn step(model: &mut Model, by: isize) {
     }
 }
 
+/// Moves by a page.
+pub(super) fn page(model: &mut Model, down: bool) {
+    let page = isize::try_from(select::page(model)).unwrap_or(1);
+    step(model, if down { page } else { -page });
+}
+
 /// Does what is chosen.
 pub(super) fn accept(model: &mut Model) -> Vec<Cmd> {
     let choices = palette::choices(model);

@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 
-use super::{act, leave, typing};
+use super::{act, choose, leave, typing};
 use crate::keymap::{Found, Key, Place, key};
 use crate::model::{Cmd, Model};
 use crate::ui::Pending;
@@ -32,6 +32,11 @@ pub(super) fn press(model: &mut Model, event: &KeyEvent) -> Vec<Cmd> {
             press(model, event)
         }
         Found::Nothing if here == Place::Input => {
+            match pressed {
+                Key::Plain(KeyCode::PageUp) => choose::page(model, false),
+                Key::Plain(KeyCode::PageDown) => choose::page(model, true),
+                _ => {}
+            }
             if let Some(c) = pressed.character() {
                 typing::insert(model, c);
             }

@@ -64,8 +64,44 @@ pub(super) fn times(model: &mut Model) {
     }
 }
 
+/// How many parts an open dispatch has here, and how far those beside its output can be scrolled.
+fn parts(model: &Model) -> (usize, [usize; 2]) {
+    let Some(Detail::Job(detail)) = &model.detail else {
+        return (1, [0; 2]);
+    };
+    let screen = Rect::new(0, 0, model.size.0, model.size.1);
+    view::job_parts(model, detail, view::places(model, screen).body)
+}
+
+/// Gives the arrows to the next part of an open dispatch.
+pub(super) fn next_part(model: &mut Model, by: isize) {
+    let (count, _) = parts(model);
+    if let Some(detail) = detail(model) {
+        let to = detail.part.min(count - 1).cast_signed() + by;
+        detail.part = to.rem_euclid(count.cast_signed()).unsigned_abs();
+    }
+}
+
+/// Scrolls a part beside the output, where the arrows are its; whether they are.
+fn scroll_part(model: &mut Model, by: i64) -> bool {
+    let (count, most) = parts(model);
+    let Some(detail) = detail(model) else {
+        return false;
+    };
+    let Some(part) = detail.part.min(count - 1).checked_sub(1) else {
+        return false;
+    };
+    let step = isize::try_from(by).unwrap_or(isize::MAX);
+    let above = detail.above[part].min(most[part]);
+    detail.above[part] = above.saturating_add_signed(step).min(most[part]);
+    true
+}
+
 /// Moves the first row on screen.
 pub(super) fn scroll(model: &mut Model, by: i64) {
+    if scroll_part(model, by) {
+        return;
+    }
     let Some((width, height)) = room(model) else {
         return;
     };

@@ -104,22 +104,24 @@ pub(super) fn choose(model: &mut Model, pane: Pane, to: usize) {
     let (at, _) = position(model, pane);
     let height = view::list_height(model, pane).max(1);
     let moved = |above: usize| {
-        (above.min(at) + to)
+        (above.min(at).min(height - 1) + to)
             .saturating_sub(at)
             .min(height - 1)
             .min(to)
     };
+    // Who stands on the first row wants to see what is worst, also when worse comes.
+    let stays = |above: usize| if to == 0 { usize::MAX } else { moved(above) };
     match pane {
         Pane::Dispatches => {
             let job = model.job_ids_shown().nth(to);
             model.job = job;
-            model.lists.jobs.above = moved(model.lists.jobs.above);
+            model.lists.jobs.above = stays(model.lists.jobs.above);
         }
         Pane::Machines => {
             let machine = model.machines_shown().nth(to);
             let machine = machine.map(|(_, m)| m.presence.machine.clone());
             model.machine = machine;
-            model.lists.machines.above = moved(model.lists.machines.above);
+            model.lists.machines.above = stays(model.lists.machines.above);
         }
         Pane::Events => {
             // The newest one follows.

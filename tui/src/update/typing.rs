@@ -24,8 +24,9 @@ pub(super) fn filter(model: &mut Model) {
         return model.say("there is nothing to filter here");
     }
     let before = model.lists.filter(pane).map_or("", |f| &f.text).to_owned();
-    let line = TextLine::new(&before);
+    let line = TextLine::default();
     model.ui.input = Some(Input {
+        fresh: !before.is_empty(),
         wanted: Wanted::Filter(pane),
         line,
         before,
@@ -39,8 +40,9 @@ pub(super) fn search(model: &mut Model) {
         return;
     };
     let before = detail.log.search().wanted().to_owned();
-    let line = TextLine::new(&before);
+    let line = TextLine::default();
     model.ui.input = Some(Input {
+        fresh: !before.is_empty(),
         wanted: Wanted::Search,
         line,
         before,
@@ -66,7 +68,10 @@ pub(super) fn changed(model: &mut Model) {
     if let Some(chooser) = model.ui.chooser_mut() {
         chooser.at = 0;
     }
-    let Some(input) = &model.ui.input else { return };
+    let Some(input) = &mut model.ui.input else {
+        return;
+    };
+    input.fresh = false;
     let text = input.line.text().to_owned();
     let pane = match input.wanted {
         Wanted::Filter(pane) => pane,
@@ -85,6 +90,16 @@ pub(super) fn changed(model: &mut Model) {
     if let Some(input) = &mut model.ui.input {
         input.wrong = wrong;
     }
+}
+
+/// Brings back what stood before, to go on with it; whether there was anything to bring.
+pub(super) fn recall(model: &mut Model) -> bool {
+    let Some(input) = model.ui.input.as_mut().filter(|input| input.fresh) else {
+        return false;
+    };
+    input.line = TextLine::new(&input.before);
+    input.fresh = false;
+    true
 }
 
 /// A character is typed.

@@ -34,7 +34,8 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         (true, Some(note)) => format!("last known {} {note}", look.dot()),
         (false, _) => model.list_notes(Pane::Dispatches),
     };
-    let title = format!("Dispatches {} {notes}", look.dot());
+    let above = first_above(model, focused, widget::inside(area));
+    let title = format!("Dispatches {}{above} {notes}", look.dot());
     let count = match link::never_read(model) {
         true => String::new(),
         false => text::thousands(all as u64),
@@ -64,6 +65,13 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     table::more(buf, inner, look, all, first, height);
 }
 
+/// How many worse ones are above the screen: nobody may miss them.
+fn first_above(model: &Model, focused: bool, inner: Rect) -> String {
+    let list = &model.lists.jobs;
+    let (first, _) = window(model, focused, table::height(inner));
+    table::worse(model.look, first, list.sort.is_none() && !list.reverse)
+}
+
 /// The first row on screen, and the selected one.
 pub(super) fn window(model: &Model, focused: bool, height: usize) -> (usize, usize) {
     // Without a selection, or the focus, the worst are what matters.
@@ -89,7 +97,7 @@ fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
         column(Col::State, Width::Is(word), 5),
         column(Col::Id, Width::Fit(4, 8), 1),
         column(Col::What, Width::Share(8, 55), 0),
-        column(Col::Where, Width::Fit(5, (width / 6).max(5)), 2),
+        column(Col::Where, Width::Fit(5, (width * 2 / 5).max(5)), 2),
         number(Col::Age, Width::Is(6), 3),
     ];
     let all = columns::of(Pane::Dispatches);

@@ -186,7 +186,11 @@ fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
         column(Col::Id, Width::Is(5), 4),
         column(Col::Glyph, Width::Is(1), 0),
         column(Col::Kind, Width::Fit(6, if wide { 17 } else { 11 }), 0),
-        column(Col::Where, Width::Fit(5, if wide { 16 } else { 8 }), 3),
+        column(
+            Col::Where,
+            Width::Fit(5, (usize::from(width) / 3).max(8)),
+            3,
+        ),
         column(Col::Text, Width::Rest(8), 2),
     ];
     let chosen = &model.lists.events.chosen;

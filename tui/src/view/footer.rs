@@ -42,6 +42,13 @@ fn typed(model: &Model, input: &Input, area: Rect, buf: &mut Buffer) {
     };
     let (note, role) = match (&input.wrong, &input.wanted) {
         (Some(wrong), _) => (text::escape(wrong).into_owned(), Role::Warn),
+        (None, _) if input.fresh => {
+            let before = text::escape(&input.before);
+            (
+                format!("typing replaces {before}, Up brings it back"),
+                Role::Dim,
+            )
+        }
         (None, Wanted::Filter(pane)) => (hides(*pane), Role::Dim),
         (None, Wanted::Search) => (String::new(), Role::Dim),
     };

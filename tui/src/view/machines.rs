@@ -33,6 +33,12 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
         "worst first" => format!("Machines {} {count}", look.dot()),
         notes => format!("Machines {0} {count} {0} {notes}", look.dot()),
     };
+    let first = window(model, focused, table::height(widget::inside(area))).0;
+    let own = list.sort.is_none() && !list.reverse;
+    let title = match table::worse(look, first, own).as_str() {
+        "" => title,
+        worse => title.replacen(look.dot(), &format!("{}{worse}", look.dot()), 1),
+    };
     let right = tallies(model);
     let inner = widget::pane(buf, area, look, focused, &title, &right);
     if all == 0 {
@@ -98,7 +104,7 @@ fn tallies(model: &Model) -> String {
 fn shown_columns(model: &Model, width: u16) -> Vec<Column> {
     let width = usize::from(width);
     let word = if model.is_dated() { 15 } else { 8 };
-    let name = (width / 5).clamp(5, 32);
+    let name = (width / 2).clamp(5, 48);
     let mut columns = vec![
         column(Col::Glyph, Width::Is(1), 0),
         column(Col::Machine, Width::Fit(5, name), 0),

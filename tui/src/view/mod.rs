@@ -33,7 +33,7 @@ use crate::model::{Detail, Model, Pane, Screen};
 use crate::ui::Popup;
 use crate::widget;
 
-pub(crate) use detail::{log_inside, log_room, machine_most};
+pub(crate) use detail::{job_parts, log_inside, log_room, machine_most};
 pub(crate) use hit::{Hit, hit, rows};
 pub(crate) use layout::places;
 pub(crate) use small::counts;

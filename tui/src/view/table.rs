@@ -143,10 +143,17 @@ impl Table<'_> {
     fn fitting<R: Row>(&self, rows: &[R], room: usize) -> Vec<(Column, usize)> {
         let mut order: Vec<usize> = (0..self.columns.len()).collect();
         order.sort_by_key(|at| self.columns[*at].rank);
+        // A machine's name is cut last: what else there is gives way to it.
+        let least = |at: usize| match (self.columns[at].col, self.columns[at].width) {
+            (col @ (Col::Machine | Col::Where), Width::Fit(least, most)) => {
+                widest(rows, col).clamp(least, most).min(room.max(least))
+            }
+            (_, width) => width.least(),
+        };
         let mut taken = Vec::new();
         let mut used = 0;
         for at in order {
-            let least = self.columns[at].width.least() + 1;
+            let least = least(at) + 1;
             // The first one is there in any case, cut if need be.
             if used > 0 && used + least > room + 1 {
                 break;
@@ -161,7 +168,7 @@ impl Table<'_> {
         let mut widths: Vec<(usize, usize)> = Vec::with_capacity(taken.len());
         for &at in &taken {
             let column = &self.columns[at];
-            let least = column.width.least();
+            let least = least(at);
             let most = match column.width {
                 Width::Is(_) | Width::Rest(_) => least,
                 Width::Fit(_, most) => most,
@@ -169,10 +176,7 @@ impl Table<'_> {
                 Width::Share(..) => least + left,
             };
             let extra = if most > least {
-                let rows = rows.iter().filter(|row| row.across().is_none());
-                let cells = rows.map(|row| cell_width(&row.cell(column.col)));
-                let name = column.col.name().width();
-                let wanted = cells.max().unwrap_or(0).max(name).clamp(least, most);
+                let wanted = widest(rows, column.col).clamp(least, most);
                 (wanted - least).min(left)
             } else {
                 0
@@ -201,7 +205,7 @@ impl Table<'_> {
             if let Some((_, reverse)) = sorted {
                 name.push_str(self.look.sorted(reverse));
             }
-            let name = text::clip(&name, *width, "");
+            let name = text::clip(&name, *width, self.look.ellipsis());
             let pad = text::pad(&name, *width);
             let style = match sorted {
                 Some(_) => Style::new().add_modifier(Modifier::BOLD),
@@ -263,6 +267,13 @@ impl Table<'_> {
     }
 }
 
+/// Columns that the widest cell or the name of a column takes.
+fn widest<R: Row>(rows: &[R], col: Col) -> usize {
+    let rows = rows.iter().filter(|row| row.across().is_none());
+    let cells = rows.map(|row| cell_width(&row.cell(col)));
+    cells.max().unwrap_or(0).max(col.name().width())
+}
+
 fn cell_width(cell: &Cell<'_>) -> usize {
     text::width(&text::escape(&cell.text))
 }
@@ -289,6 +300,18 @@ pub(crate) fn teach(buf: &mut Buffer, area: Rect, look: Look, text: &str) {
 pub(crate) fn teach_height(width: u16, text: &str) -> u16 {
     let room = usize::from(width).saturating_sub(1).max(1);
     u16::try_from(text::wrap(&text::escape(text), room).len()).unwrap_or(u16::MAX)
+}
+
+/// Says above a list that is worst first how many worse ones are not on screen.
+pub(crate) fn worse(look: Look, first: usize, worst_first: bool) -> String {
+    match (first, worst_first) {
+        (0, _) | (_, false) => String::new(),
+        (first, true) => {
+            let up = if look.ascii { "^" } else { "▲" };
+            let first = text::thousands(first as u64);
+            format!(" {up} {first} worse above {}", look.dot())
+        }
+    }
 }
 
 /// Says in the frame below a list how many rows are not on screen.

@@ -6,19 +6,20 @@ use fleet_contract::spec::{OnLost, Priority, Target};
 use fleet_contract::time::Time;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 
 use super::{fact, lines, log, part, state_line};
 use crate::model::{JobDetail, Model};
 use crate::text;
-use crate::theme::Role;
-use crate::view::{events, path, table, words};
+use crate::view::{events, path, popup, table, words};
 use crate::widget;
 
 /// Attempts that are listed; earlier ones are counted.
 const ATTEMPTS: usize = 8;
 /// Lines that a question or reason may take.
 const IN_FULL: usize = 4;
+/// Events of it that are told.
+const JOURNAL: usize = 500;
 /// From so many columns on the journal stands beside the facts.
 const WIDE: u16 = 110;
 
@@ -36,12 +37,42 @@ pub(in crate::view) fn draw(model: &Model, detail: &JobDetail, area: Rect, buf: 
         Some(_) => "Esc back".to_owned(),
         None => format!("times in {}  Esc back", words::zone(model)),
     };
-    let inner = widget::pane(buf, areas.facts, look, false, &text::escape(&title), &right);
-    lines(model, buf, inner, facts(model, job, inner.width), 0);
+    let focused = detail.part == 1;
+    let inner = widget::pane(
+        buf,
+        areas.facts,
+        look,
+        focused,
+        &text::escape(&title),
+        &right,
+    );
+    let all = facts(model, job, inner.width);
+    let top = detail.above[0].min(beyond(all.len(), inner));
+    lines(model, buf, inner, all, top);
     if let Some(area) = areas.journal {
-        journal(model, job, area, buf);
+        journal(model, job, detail, area, buf);
     }
     log::draw(model, job, detail, areas.log, buf);
+}
+
+fn beyond(lines: usize, inner: Rect) -> usize {
+    lines.saturating_sub(usize::from(inner.height))
+}
+
+/// How many parts it has here, and how far summary and journal can be scrolled.
+pub(crate) fn job_parts(model: &Model, detail: &JobDetail, body: Rect) -> (usize, [usize; 2]) {
+    let Some(job) = model.fleet.job(detail.id) else {
+        return (1, [0; 2]);
+    };
+    let areas = areas(model, job, body);
+    let inner = widget::inside(areas.facts);
+    let summary = beyond(facts(model, job, inner.width).len(), inner);
+    let journal = areas.journal.map(|area| {
+        let told = events::of_job(model, job, JOURNAL).len();
+        beyond(told, widget::inside(area))
+    });
+    let parts = 2 + usize::from(journal.is_some());
+    (parts, [summary, journal.unwrap_or(0)])
 }
 
 /// Where the text of its output is, for whoever scrolls it.
@@ -110,7 +141,7 @@ fn facts(model: &Model, job: &Job, width: u16) -> Vec<Line<'static>> {
         let tags: Vec<String> = spec.tags.iter().map(|(k, v)| format!("{k}={v}")).collect();
         facts.push(fact(model, "tags", &tags.join(" ")));
     }
-    facts
+    popup::folded(facts, usize::from(width))
 }
 
 /// What was asked or why it ended, where the first line has no room for all of it.
@@ -200,23 +231,21 @@ fn tried(model: &Model, job: &Job, attempt: &Attempt) -> Line<'static> {
         (true, n) if n > 0 => format!(", wrote {}", text::bytes(n)),
         _ => String::new(),
     };
-    let text = format!("{} {how}, {times}{wrote}", attempt.machine);
-    let mut line = fact(model, &format!("attempt {}", attempt.no), &text);
-    line.spans.push(Span::styled(
-        format!("  token {}", attempt.token),
-        model.look.style(Role::Dim),
-    ));
-    line
+    let token = attempt.token;
+    let text = format!("{} {how}, {times}{wrote}, token {token}", attempt.machine);
+    fact(model, &format!("attempt {}", attempt.no), &text)
 }
 
 /// What its journal tells, newest first.
-fn journal(model: &Model, job: &Job, area: Rect, buf: &mut Buffer) {
+fn journal(model: &Model, job: &Job, detail: &JobDetail, area: Rect, buf: &mut Buffer) {
     let title = "Journal";
     let right = format!("times in {}", words::zone(model));
-    let inner = widget::pane(buf, area, model.look, false, title, &right);
-    let mut rows = events::of_job(model, job, usize::from(inner.height) + 1);
+    let inner = widget::pane(buf, area, model.look, detail.part == 2, title, &right);
+    let wanted = usize::from(inner.height) + 1 + detail.above[1];
+    let mut rows = events::of_job(model, job, wanted.min(JOURNAL));
     if rows.is_empty() {
         rows.push(part(model, "its events are no longer kept here"));
     }
-    lines(model, buf, inner, rows, 0);
+    let top = detail.above[1].min(beyond(rows.len(), inner));
+    lines(model, buf, inner, rows, top);
 }

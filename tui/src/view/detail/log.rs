@@ -59,7 +59,7 @@ pub(super) fn draw(model: &Model, job: &Job, detail: &JobDetail, area: Rect, buf
     let first = Place::of(log.dropped());
     let top = detail.top.unwrap_or(end).min(end).max(first);
     let title = title(model, job, detail, top, end);
-    let inner = widget::pane(buf, area, look, true, &title, &right(detail));
+    let inner = widget::pane(buf, area, look, detail.part == 0, &title, &right(detail));
     if log.len() == 0 {
         return table::teach(buf, inner, look, nothing(job, detail));
     }
@@ -154,12 +154,13 @@ fn title(model: &Model, job: &Job, detail: &JobDetail, top: Place, end: Place) -
 
 fn right(detail: &JobDetail) -> String {
     let log = &detail.log;
-    let mut right = match log.len() {
+    let (lines, gone) = log.own_lines();
+    let mut right = match lines {
         1 => "1 line".to_owned(),
         n => format!("{} lines", text::thousands(n)),
     };
-    if log.dropped() > 0 {
-        let dropped = text::thousands(log.dropped());
+    if gone > 0 {
+        let dropped = text::thousands(gone);
         right = format!("{right}, the first {dropped} not kept here");
     }
     if log.left > 0 {

@@ -17,7 +17,7 @@ use crate::theme::Role;
 use crate::widget;
 
 pub(super) use job::draw as job;
-pub(crate) use job::log_inside;
+pub(crate) use job::{job_parts, log_inside};
 pub(crate) use log::room as log_room;
 pub(super) use machine::draw as machine;
 pub(crate) use machine::machine_most;

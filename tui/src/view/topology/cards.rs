@@ -251,9 +251,22 @@ fn card(model: &Model, (state, machine): &Entry<'_>, selected: bool, area: Rect,
     // In the frame: what it is, and how old that is.
     let end = area.right().saturating_sub(2);
     let seen = format!("{} ", facts::seen(model, machine));
+    // The name is cut last: the age gives way first, then the word.
+    let name = machine.presence.machine.as_str();
+    let words = format!(" {mark} {word}  ");
+    let left = usize::from(area.width).saturating_sub(text::width(name) + 5);
+    let seen = if words.width() + seen.width() <= left {
+        seen
+    } else {
+        String::new()
+    };
+    let state_words = match words.width() <= left {
+        true if seen.is_empty() => words.trim_end().to_owned() + " ",
+        true => words,
+        false => format!(" {mark} "),
+    };
     ink::put_right(buf, area, (end, area.y), &seen, look, dim);
     let end = end.saturating_sub(u16::try_from(seen.width()).unwrap_or(0));
-    let state_words = format!(" {mark} {word}  ");
     ink::put_right(buf, area, (end, area.y), &state_words, look, style);
     let causes = facts::causes(model, *state, machine);
     let slots = facts::slots(model, machine);
@@ -310,7 +323,7 @@ fn frame(model: &Model, (name, selected): (&str, bool), area: Rect, buf: &mut Bu
         ink::put(buf, area, (area.x, y), set.vertical_left, style);
         ink::put(buf, area, (area.right() - 1, y), set.vertical_right, style);
     }
-    let name = text::clip(name, middle.saturating_sub(18).max(6), look.ellipsis());
+    let name = text::clip(name, middle.saturating_sub(7).max(6), look.ellipsis());
     let style = Style::new().add_modifier(Modifier::BOLD);
     let (text, style) = match selected {
         true => (
