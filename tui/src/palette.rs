@@ -5,7 +5,7 @@ use fleet_contract::ids::{JobId, MachineId};
 
 use crate::filter::Sieve;
 use crate::keymap::{Action, Bound, Group, Place};
-use crate::model::{Model, Pane};
+use crate::model::{Model, Pane, Screen};
 use crate::ui::Popup;
 
 /// What choosing something does.
@@ -112,8 +112,9 @@ fn actions(model: &Model, place: Place) -> Vec<Choice> {
     all
 }
 
-/// Whether an action does nothing on the screen that is open: the bus has no rows.
-fn is_idle(model: &Model, action: Action) -> bool {
+/// Whether an action does nothing where the person is: the bus has no rows, and only the drawing of
+/// the fleet is zoomed.
+pub(crate) fn is_idle(model: &Model, action: Action) -> bool {
     let of_rows = matches!(
         action,
         Action::Up
@@ -139,7 +140,12 @@ fn is_idle(model: &Model, action: Action) -> bool {
             | Action::JumpLog
             | Action::JumpEvents
     );
-    model.focus() == Pane::Bus && of_rows
+    let of_drawing = matches!(
+        action,
+        Action::CellLeft | Action::CellRight | Action::ZoomIn | Action::ZoomOut | Action::ZoomFit
+    );
+    let drawn = model.screen == Screen::Fleet;
+    (model.focus() == Pane::Bus && of_rows) || (of_drawing && !drawn)
 }
 
 fn verb_choice(model: &Model, verb: &str, rest: &str) -> Choice {

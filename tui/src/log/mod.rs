@@ -364,6 +364,16 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_one_long_line_are_one_line_of_the_job() {
+        let mut log = Log::default();
+        let long = format!("{}\nshort\nope", "x".repeat(LINE_MAX_BYTES * 3));
+        log.push(&chunk(1, 1, OutputStream::Stdout, long.as_bytes()));
+        log.push(&chunk(2, 1, OutputStream::Stdout, b"again\n"));
+        assert!(log.len() > 5);
+        assert_eq!(log.own_lines(), (4, 0));
+    }
+
+    #[test]
     fn lines_are_put_together_whatever_the_chunks_are() {
         let mut log = Log::default();
         log.push(&chunk(1, 1, OutputStream::Stdout, b"one\ntw"));

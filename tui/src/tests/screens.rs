@@ -136,7 +136,7 @@ fn the_inbox_says_what_was_asked_in_full_and_what_to_type() {
     feed(&mut model, facts);
     let text = shown(&model);
     assert!(text.contains("why why why"), "{text}");
-    assert!(text.contains("2 waits for a person"), "{text}");
+    assert!(text.contains("2 wait for a person"), "{text}");
     let mut empty = sized(Situation::Empty, COLOUR, (60, 24));
     keys(&mut empty, "!");
     assert!(shown(&empty).contains("nothing waits for you"));
@@ -472,7 +472,7 @@ fn a_machine_tells_its_causes_its_work_and_its_age() {
         "its connection closed without goodbye 3 min ago",
         "runs now",
         "render-intro",
-        "0 done  0 failed  1 lost",
+        "0 succeeded  0 failed  1 lost",
         "linux 6.12 x86_64",
     ] {
         assert!(text.contains(expected), "{expected}\n{text}");

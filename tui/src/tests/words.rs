@@ -278,8 +278,20 @@ fn the_keys_of_the_bus_are_none_of_lists() {
     let mut model = sized(Situation::Live, (120, 60));
     typed(&mut model, "6?");
     let text = shown(&model);
+    assert!(text.contains("Keys of the bus"), "{text}");
     assert!(
-        !text.contains("the row below") && text.contains("Keys"),
+        !text.contains("the row below") && !text.contains("the fleet nearer"),
         "{text}"
     );
+}
+
+#[test]
+fn a_low_bus_says_how_much_is_not_on_it() {
+    let mut model = sized(Situation::Live, (60, 8));
+    typed(&mut model, "6");
+    let text = shown(&model);
+    assert!(text.contains("more where it is higher"), "{text}");
+    update(&mut model, now(), Msg::Resize(120, 60));
+    let text = shown(&model);
+    assert!(!text.contains("more where it is higher"), "{text}");
 }

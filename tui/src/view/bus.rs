@@ -11,7 +11,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::words;
+use super::{table, words};
 use crate::model::Model;
 use crate::text;
 use crate::theme::{Look, Role};
@@ -46,7 +46,13 @@ pub(super) fn draw(model: &Model, focused: bool, area: Rect, buf: &mut Buffer) {
     };
     lines::fill(&mut sheet);
     streams::fill(&mut sheet);
+    let all = sheet.rows.len();
     let rows = fitting(sheet.rows, usize::from(inner.height));
+    if let hidden @ 1.. = all - rows.len() {
+        let lines = if hidden == 1 { "line" } else { "lines" };
+        let text = format!(" {hidden} {lines} more where it is higher ");
+        table::below(buf, inner, model.look, &text);
+    }
     for (y, row) in (0..inner.height).zip(rows) {
         widget::line(buf, inner, y, &row.line);
     }

@@ -10,7 +10,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::popup::{self, Rows};
 use super::table;
-use crate::model::Model;
+use crate::keymap::Place;
+use crate::model::{Model, Pane};
 use crate::palette::{self, Choice};
 use crate::text;
 use crate::theme::Role;
@@ -61,6 +62,9 @@ pub(super) fn draw(model: &Model, chooser: &Chooser, area: Rect, buf: &mut Buffe
     let legend = legend_of(model, chooser);
     let title = match (help, chooser.place.words()) {
         (true, "") => "Keys".to_owned(),
+        (true, _) if chooser.place == Place::List && model.focus() == Pane::Bus => {
+            "Keys of the bus".to_owned()
+        }
         (true, place) => format!("Keys {place}"),
         (false, _) => "Everything that can be done".to_owned(),
     };

@@ -9,6 +9,7 @@ use unicode_width::UnicodeWidthStr;
 use super::popup;
 use crate::keymap::{Action, Bound, key};
 use crate::model::{Model, Pane};
+use crate::palette;
 use crate::text;
 use crate::theme::Role;
 use crate::ui::{Input, Wanted};
@@ -88,7 +89,9 @@ fn keys(model: &Model, area: Rect, buf: &mut Buffer) {
         let Some(first) = bound.keys.first().filter(|_| !binding.short.is_empty()) else {
             continue;
         };
+        let in_list = !in_detail && !over;
         let fits_here = match binding.action {
+            action if in_list && palette::is_idle(model, action) => false,
             Action::Open => !in_detail && !over,
             Action::Back => in_detail || over,
             Action::Follow => in_detail || model.focus() == Pane::Events,
@@ -99,16 +102,19 @@ fn keys(model: &Model, area: Rect, buf: &mut Buffer) {
             Action::Down => "↑↓".to_owned(),
             _ => key::shown(first),
         };
-        let width = key.width() + binding.short.width() + 3;
+        // The same words as in the frame of what is open.
+        let short = match binding.action {
+            Action::Accept if over => "does it",
+            Action::Cancel | Action::Back if over => "closes",
+            _ => binding.short,
+        };
+        let width = key.width() + short.width() + 3;
         if !fits_here || width > room {
             continue;
         }
         room -= width;
         spans.push(Span::styled(key, look.style(Role::Accent)));
-        spans.push(Span::styled(
-            format!(" {}  ", binding.short),
-            look.style(Role::Dim),
-        ));
+        spans.push(Span::styled(format!(" {short}  "), look.style(Role::Dim)));
     }
     widget::line(buf, area, 0, &Line::from(spans));
 }

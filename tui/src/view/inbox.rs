@@ -145,7 +145,12 @@ fn heading(model: &Model, before: Option<&Job>, job: &Job) -> Vec<Line<'static>>
     if last.is_some_and(|(group, _)| group == here) {
         return Vec::new();
     }
-    let count = text::thousands(group_count(model, here) as u64);
+    let count = group_count(model, here);
+    let name = match (name, count) {
+        ("waits for a person", 2..) => "wait for a person",
+        _ => name,
+    };
+    let count = text::thousands(count as u64);
     let text = format!(" {} {count} {name}", model.look.rule());
     vec![Line::styled(text, model.look.style(Role::Accent))]
 }

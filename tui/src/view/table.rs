@@ -324,18 +324,23 @@ pub(crate) fn more(
     shown: usize,
 ) {
     let shown = shown.min(all - first.min(all));
-    let below = all - first - shown;
+    let under = all - first - shown;
     if all <= shown {
         return;
     }
     let text = match first {
-        0 => format!(" {} more below ", text::thousands(below as u64)),
+        0 => format!(" {} more below ", text::thousands(under as u64)),
         _ => format!(
             " {} above, {} below ",
             text::thousands(first as u64),
-            text::thousands(below as u64)
+            text::thousands(under as u64)
         ),
     };
+    below(buf, inner, look, &text);
+}
+
+/// Writes into the frame below a pane, where it has one.
+pub(crate) fn below(buf: &mut Buffer, inner: Rect, look: Look, text: &str) {
     let width = u16::try_from(text.width()).unwrap_or(u16::MAX);
     let y = inner.y.saturating_add(inner.height);
     if width + 4 > inner.width || y >= buf.area.bottom() {

@@ -30,7 +30,7 @@ pub(in crate::view) fn draw(model: &Model, detail: &JobDetail, area: Rect, buf: 
         let inner = widget::pane(buf, area, look, true, "Dispatch", "Esc back");
         return table::teach(buf, inner, look, "this job is no longer kept");
     };
-    let areas = areas(model, job, area);
+    let areas = areas(model, job, detail.part, area);
     let id = words::prefix(&model.fleet, job.id);
     let title = format!("Dispatch {} {id} {}", look.dot(), words::title(job));
     let right = match areas.journal {
@@ -64,7 +64,7 @@ pub(crate) fn job_parts(model: &Model, detail: &JobDetail, body: Rect) -> (usize
     let Some(job) = model.fleet.job(detail.id) else {
         return (1, [0; 2]);
     };
-    let areas = areas(model, job, body);
+    let areas = areas(model, job, detail.part, body);
     let inner = widget::inside(areas.facts);
     let summary = beyond(facts(model, job, inner.width).len(), inner);
     let journal = areas.journal.map(|area| {
@@ -78,7 +78,7 @@ pub(crate) fn job_parts(model: &Model, detail: &JobDetail, body: Rect) -> (usize
 /// Where the text of its output is, for whoever scrolls it.
 pub(crate) fn log_inside(model: &Model, detail: &JobDetail, body: Rect) -> Option<Rect> {
     let job = model.fleet.job(detail.id)?;
-    Some(widget::inside(areas(model, job, body).log))
+    Some(widget::inside(areas(model, job, detail.part, body).log))
 }
 
 struct Areas {
@@ -87,7 +87,7 @@ struct Areas {
     log: Rect,
 }
 
-fn areas(model: &Model, job: &Job, area: Rect) -> Areas {
+fn areas(model: &Model, job: &Job, part: usize, area: Rect) -> Areas {
     let wide = area.width >= WIDE;
     let share = u32::from(area.width) * 13 / 22;
     let width = match wide {
@@ -98,7 +98,12 @@ fn areas(model: &Model, job: &Job, area: Rect) -> Areas {
         .len()
         .saturating_add(2);
     let wanted = u16::try_from(wanted).unwrap_or(u16::MAX);
-    let most = (area.height * 9 / 20).max(3);
+    // What is read has most of the room.
+    let most = match part {
+        0 => area.height * 9 / 20,
+        _ => area.height * 7 / 10,
+    };
+    let most = most.max(3);
     let [top, log] =
         Layout::vertical([Constraint::Length(wanted.min(most)), Constraint::Fill(1)]).areas(area);
     if !wide {

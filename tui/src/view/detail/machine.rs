@@ -306,7 +306,7 @@ fn specs(model: &Model, machine: &Machine) -> Vec<Line<'static>> {
 fn ended_here(model: &Model, id: &MachineId) -> String {
     match model.fleet.jobs_at(id) {
         Some(jobs) => format!(
-            "{} done  {} failed  {} lost",
+            "{} succeeded  {} failed  {} lost",
             text::thousands(jobs.done() as u64),
             text::thousands(jobs.failed() as u64),
             text::thousands(jobs.count(StateWord::Lost) as u64)
