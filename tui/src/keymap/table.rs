@@ -88,7 +88,7 @@ pub(crate) static KEYMAP: &[Binding] = &[
         &["Tab"],
         Action::Next,
         Group::Move,
-        "the next pane, after the last one the next screen; in a dispatch its next part",
+        "the next pane or part, then the next screen",
     )
     .short("next"),
     row(

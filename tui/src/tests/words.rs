@@ -160,10 +160,11 @@ fn less_than_a_second_is_told_in_milliseconds_everywhere() {
 fn who_stands_on_the_first_row_sees_worse_ones_come() {
     let mut model = sized(Situation::Empty, (80, 24));
     let mut script = Script::default();
-    let fact = script.dispatch(31, now(), "plain", "true", "");
+    // More than there is room for.
+    let plain = (101..140).map(|no| script.dispatch(no, now(), "plain", "true", ""));
     let msg = Msg::Facts {
         reader: Reader::Journal,
-        facts: fact.into_iter().collect(),
+        facts: plain.flatten().collect(),
         left: 0,
     };
     update(&mut model, now(), msg);
