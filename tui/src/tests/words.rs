@@ -222,6 +222,11 @@ fn names_of_machines_are_cut_last() {
         typed(&mut model, "j");
     }
     assert!(shown(&model).contains(name), "{}", shown(&model));
+    for size in [(120, 36), (80, 24)] {
+        update(&mut model, now(), Msg::Resize(size.0, size.1));
+        typed(&mut model, "1");
+        assert!(shown(&model).contains(name), "{}", shown(&model));
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Widths {
             (true, 56..) => (0, 9),
             (true, _) => (0, 0),
         };
-        Self {
+        let mut widths = Self {
             rail,
             rates,
             name: name.min(width / 4).max(5),
@@ -53,6 +53,23 @@ impl Widths {
             slots,
             load,
             seen,
+        };
+        widths.spare(name.min(width / 2));
+        widths
+    }
+
+    /// A name is cut last: what moves and what is measured gives way to it.
+    fn spare(&mut self, name: u16) {
+        let gives_way = [
+            &mut self.load,
+            &mut self.rates,
+            &mut self.slots,
+            &mut self.rail,
+        ];
+        for other in gives_way {
+            if self.name < name {
+                self.name = name.min(self.name + std::mem::take(other));
+            }
         }
     }
 }
