@@ -6,6 +6,7 @@ use fleet_contract::ids::JobId;
 use fleet_contract::job::Job;
 use fleet_contract::view::JobView;
 use fleet_nats::bus::{ANSWER_WITHIN, Bus, BusError};
+use fleet_nats::connect::LinkState;
 use fleet_nats::journal::{Entry, fold};
 use fleet_nats::subject::{self, stream};
 use fleet_nats::tail::{From, Next, Tail};
@@ -119,6 +120,26 @@ pub(crate) async fn job(bus: &Bus, id: JobId) -> Result<Job, Failure> {
     bus.job(id).await?.ok_or_else(|| unknown(id))
 }
 
+/// Reads for somebody who waits anyway: where the link went away meanwhile, once more when it is
+/// there again. A hub that is there and does not answer is told of, and not waited for.
+pub(crate) async fn through_outages<T, F>(bus: &Bus, read: impl Fn() -> F) -> Result<T, BusError>
+where
+    F: Future<Output = Result<T, BusError>>,
+{
+    let mut status = bus.status();
+    loop {
+        let disconnects = status.borrow_and_update().disconnects;
+        let found = read().await;
+        if !matches!(found, Err(BusError::NoAnswer { .. } | BusError::Closed(_))) {
+            return found;
+        }
+        let here = status.wait_for(|now| now.state == LinkState::Connected);
+        if here.await.is_err() || status.borrow().disconnects == disconnects {
+            return found;
+        }
+    }
+}
+
 /// The hub has no journal of this job.
 pub(crate) fn unknown(id: JobId) -> Failure {
     Failure::usage(format!("no job {id}")).next("fleet jobs")
@@ -144,7 +165,8 @@ impl Waiter {
         } else {
             vec![subject::JOBS.to_owned()]
         };
-        let tail = Tail::open(bus, stream::JOB, &filters, From::Seq(from)).await?;
+        let open = || Tail::open(bus, stream::JOB, &filters, From::Seq(from));
+        let tail = through_outages(bus, open).await?;
         Ok(Self { tail, jobs })
     }
 

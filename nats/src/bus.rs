@@ -194,8 +194,9 @@ impl Bus {
         self.epoch.fetch_max(epoch, Ordering::Relaxed);
     }
 
-    /// The state of the connection.
-    pub(crate) fn status(&self) -> watch::Receiver<LinkStatus> {
+    /// The state of the connection, as it changes.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<LinkStatus> {
         self.status.clone()
     }
 

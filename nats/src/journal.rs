@@ -1,7 +1,7 @@
 //! The journal: appends by compare-and-swap, and the reads that its rules need.
 
 use fleet_contract::envelope::{self, Header, TICKET_MAX_BYTES, WireError};
-use fleet_contract::ids::{JobId, MachineId, Writer};
+use fleet_contract::ids::{JobId, MachineId, TicketId, Writer};
 use fleet_contract::job::{Applied, Job, Void};
 use fleet_contract::record::{Change, Record};
 use fleet_contract::ticket::{Reading, Tip};
@@ -178,5 +178,21 @@ impl Bus {
             }
         }
         Ok(job)
+    }
+
+    /// The ticket that the first record of a job names: whose dispatch it is.
+    ///
+    /// # Errors
+    /// As [`tail::read_all`].
+    pub(crate) async fn first_ticket(&self, id: JobId) -> Result<Option<TicketId>, BusError> {
+        let filter = [subject::job_all(id)];
+        let all = tail::read_all(self, stream::JOB, &filter, From::First).await?;
+        let first = all
+            .iter()
+            .find_map(|message| Entry::of(message)?.record.ok());
+        Ok(first.and_then(|(_, record)| match record.change {
+            Change::Queued { ticket, .. } | Change::Claimed { ticket, .. } => Some(ticket),
+            _ => None,
+        }))
     }
 }

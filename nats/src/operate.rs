@@ -321,6 +321,10 @@ impl Bus {
             // A machine was faster than this record, or the same key was dispatched at the same time.
             Err(BusError::Moved(_)) => match key {
                 None => sent(0),
+                // The machine had this very ticket: what is found is what was just sent.
+                Some(_) if matches!(self.first_ticket(id).await, Ok(Some(t)) if t == ticket.ticket) => {
+                    sent(0)
+                }
                 Some(key) => match self.job(id).await {
                     Ok(Some(existing)) => same_job(key, &existing, &spec),
                     Ok(None) | Err(_) => sent(0),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use async_nats::jetstream::consumer::{Consumer, DeliverPolicy, ReplayPolicy};
+use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::jetstream::{self, Message};
 use fleet_contract::time::Time;
 use futures_util::StreamExt;
@@ -263,6 +264,10 @@ async fn consumer(
         code: 0,
         description: error.to_string(),
     };
+    let unanswered = || BusError::NoAnswer {
+        what: format!("reading {stream}"),
+        within: ANSWER_WITHIN,
+    };
     let make = async {
         let handle = context
             .get_stream_no_info(stream)
@@ -274,20 +279,19 @@ async fn consumer(
             replay_policy: ReplayPolicy::Instant,
             ..OrderedConfig::default()
         };
-        let consumer: Consumer<OrderedConfig> = handle
-            .create_consumer(config)
-            .await
-            .map_err(|e| failed(&e))?;
+        let created = handle.create_consumer(config).await;
+        let consumer: Consumer<OrderedConfig> = created.map_err(|e| match e.kind() {
+            // Nobody said no: the question or its answer was lost with the link.
+            ConsumerErrorKind::TimedOut | ConsumerErrorKind::Request => unanswered(),
+            _ => failed(&e),
+        })?;
         let pending = consumer.cached_info().num_pending;
         let messages = consumer.messages().await.map_err(|e| failed(&e))?;
         Ok((Box::new(messages), pending))
     };
     tokio::time::timeout(ANSWER_WITHIN, make)
         .await
-        .map_err(|_| BusError::NoAnswer {
-            what: format!("reading {stream}"),
-            within: ANSWER_WITHIN,
-        })?
+        .map_err(|_| unanswered())?
 }
 
 /// Everything that matches and is there now, in order.

@@ -24,7 +24,8 @@ pub(crate) async fn run(args: &Wait, cx: &mut Context) -> Outcome {
     let mut waiting = Vec::new();
     let mut ended = BTreeMap::new();
     for id in &ids {
-        let job = read::job(&bus, *id).await?;
+        let job = read::through_outages(&bus, || bus.job(*id)).await?;
+        let job = job.ok_or_else(|| read::unknown(*id))?;
         let view = JobView::of(&job);
         if view.exit_status().is_some() {
             cx.show(&Ended(view.clone()))?;

@@ -79,6 +79,8 @@ fn a_lost_journal_is_said_and_only_what_a_machine_reports_goes_on() {
         let job = fleet.until(id, "needs_human");
         assert!(question(&job).starts_with("hub restored from"), "{job}");
     }
+    // The journal has it again once its machine has told of it.
+    fleet.event("job.adopted", |e| e["job"] == runs.as_str());
     fleet.until(&runs, "running");
     let status = fleet.json(&["hub", "status"]);
     assert!(status["epoch"].as_u64().unwrap() > 0, "{status}");
