@@ -114,12 +114,15 @@ pub async fn restore(
         let expected = (copy.messages, copy.first_seq, copy.last_seq);
         let found = (state.messages, state.first_seq, state.last_seq);
         // Age goes on: what was too old by now is gone, and only from the beginning.
-        let aged = copy.config["max_age"].as_i64().unwrap_or(0) > 0
-            && found.2 == expected.2
-            && found.0 <= expected.0;
+        let aged = copy.config["max_age"].as_i64().unwrap_or(0) > 0;
+        // The server reads how much there is and then writes it: a ticket that was taken between
+        // the two is in the copy only as one that was taken. The journal, which says what became of
+        // its job, is copied last.
+        let taken = copy.config["retention"] == "workqueue";
+        let less = (aged || taken) && found.2 == expected.2 && found.0 <= expected.0;
         // The server counts an empty stream from 0 or 1.
         let empty = found.0 == 0 && expected.0 == 0 && found.2 == expected.2;
-        if found != expected && !aged && !empty {
+        if found != expected && !less && !empty {
             return Err(failed(format!(
                 "it holds {} messages, {} to {}; the backup has {}, {} to {}",
                 found.0, found.1, found.2, expected.0, expected.1, expected.2
