@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fleet_nats::bus::{Bus, BusError};
 use fleet_nats::connect::{self, ConnectError, ConnectOptions, Link, Unreachable};
-use fleet_nats::hub::{Credentials, CredentialsError, Permission, running_hub};
+use fleet_nats::hub::{Credentials, CredentialsError, HubRecord, Permission, running_hub};
 
 use crate::cmd::spool;
 use crate::config::Settings;
@@ -115,14 +115,14 @@ impl Context {
         })
     }
 
-    /// Connects within two seconds. A hub that runs in this very home but does not listen is being
+    /// Connects within two seconds. A hub that runs in this very home but cannot be reached is being
     /// started again: it is waited for, as long as that.
     async fn link(&self, mut options: ConnectOptions) -> Result<Link, Failure> {
         let deadline = Instant::now() + options.fail_within;
         loop {
             match connect::connect(&options).await {
                 Ok(link) => return Ok(link),
-                Err(error) if refused(&error) && running_hub(&self.settings.home).is_some() => {
+                Err(error) if may_pass(&error) && self.hub_runs_here() => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left <= RESTART_PAUSE {
                         return Err(Failure::new(
@@ -142,6 +142,18 @@ impl Context {
                 Err(error) => return Err(no_hub(error)),
             }
         }
+    }
+
+    /// Whether the hub that was asked is the one that runs in this home.
+    fn hub_runs_here(&self) -> bool {
+        let home = &self.settings.home;
+        running_hub(home).is_some()
+            && self.settings.hub().is_none_or(|url| {
+                let port =
+                    |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+                let own = HubRecord::load(home).ok().flatten();
+                own.is_some_and(|own| port(&own.listen) == port(url.trim_end_matches('/')))
+            })
     }
 
     /// The credentials this person acts with: those that were named, or the operator's that the
@@ -174,10 +186,16 @@ impl Context {
     }
 }
 
-/// Whether everybody who was asked says that nobody listens.
-fn refused(error: &ConnectError) -> bool {
-    matches!(error, ConnectError::Unreachable(tried)
-        if tried.iter().all(|a| a.why == Unreachable::ConnectionRefused))
+/// Whether a server that ends or starts can be the reason: nobody listens, or it took the
+/// connection and ended before it had answered.
+fn may_pass(error: &ConnectError) -> bool {
+    let ended =
+        |why: &Unreachable| matches!(why, Unreachable::ConnectionRefused | Unreachable::Other(_));
+    match error {
+        ConnectError::Unreachable(tried) => tried.iter().all(|a| ended(&a.why)),
+        ConnectError::Broken(_) => true,
+        _ => false,
+    }
 }
 
 /// Whether anybody listens there.

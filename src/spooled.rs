@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fleet_contract::ids::{JobId, TicketId};
-use fleet_contract::record::StateWord;
-use fleet_contract::spec::{JobSpec, Target};
+use fleet_contract::spec::JobSpec;
 use fleet_contract::time::Time;
 use fleet_contract::view::JobView;
 use fleet_nats::bus::{Bus, BusError};
@@ -90,36 +89,14 @@ impl Batch {
     }
 
     fn view(&self, job: &Planned) -> JobView {
-        let spec = &self.spec;
-        let (lane, machine) = match &spec.target {
-            Target::Lane(lane) => (Some(lane.clone()), None),
-            Target::Pin(machine) => (None, Some(machine.clone())),
-        };
         let reason = match &self.refused {
             Some(why) => format!("{HERE}: {why}"),
             None => HERE.to_owned(),
         };
         JobView {
-            id: job.id,
-            name: spec.name.clone(),
-            state: StateWord::Queued,
-            machine,
-            lane,
-            command: spec.command.clone(),
-            shell: spec.shell,
-            attempt: 0,
-            attempts: Vec::new(),
-            exit_code: None,
-            signal: None,
             reason: Some(reason),
-            cancel_requested: false,
-            submitted_at: spec.submitted_at,
-            started_at: None,
-            ended_at: None,
-            submitted_by: spec.submitted_by.clone(),
-            tags: spec.tags.clone(),
             index: job.index,
-            revision: 0,
+            ..JobView::dispatched(job.id, &self.spec, 0)
         }
     }
 }
@@ -353,10 +330,13 @@ fn refuse(batch: &mut Batch, error: DispatchError, sent: &mut Sent) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use fleet_contract::ids::Lane;
-    use fleet_nats::clock::{job_id, ticket_id};
     use std::os::unix::fs::PermissionsExt;
+
+    use fleet_contract::ids::Lane;
+    use fleet_contract::spec::Target;
+    use fleet_nats::clock::{job_id, ticket_id};
+
+    use super::*;
 
     fn batch(count: u32) -> Batch {
         let command = vec!["true".to_owned()];

@@ -3,11 +3,11 @@
 //! Where to look: [`subject`] and [`streams`] say what is on the bus, [`bus`] holds the few
 //! primitives everything is built on, [`tail`] reads in order. Above them, by what is on the wire:
 //! [`journal`] and [`work`] (jobs and their tickets), [`output`] and [`assemble`] (what jobs write),
-//! [`registry`] and [`probe`] (machines and leases), [`flow`] (other events), [`recording`] (all of
-//! it in a file). [`operate`] is what a
-//! person does to jobs, [`keeper`] what the hub does when nobody else would, [`hub`] the nats-server
-//! itself, [`guard`] watches over what it stores, [`backup`]
-//! copies it, [`connect`] is the way to it.
+//! [`registry`] and [`probe`] (machines and leases), [`stat`] (what machines count), [`flow`] (other
+//! events), [`recording`] (all of it in a file). [`operate`] is what a person does to jobs, [`keeper`]
+//! what the hub does when nobody else would, [`hub`] the nats-server itself, [`hub_stats`] what it
+//! says of itself, [`guard`] watches over what it stores, [`backup`] copies it, [`connect`] is the way
+//! to it.
 
 pub mod assemble;
 pub mod backup;

@@ -292,32 +292,7 @@ async fn view(bus: &Bus, id: JobId, spec: &JobSpec, sent: &Sent) -> Result<JobVi
     if sent.existed {
         return Ok(JobView::of(&read::job(bus, id).await?));
     }
-    let (lane, machine) = match &spec.target {
-        Target::Lane(lane) => (Some(lane.clone()), None),
-        Target::Pin(machine) => (None, Some(machine.clone())),
-    };
-    Ok(JobView {
-        id,
-        name: spec.name.clone(),
-        state: StateWord::Queued,
-        machine,
-        lane,
-        command: spec.command.clone(),
-        shell: spec.shell,
-        attempt: 0,
-        attempts: Vec::new(),
-        exit_code: None,
-        signal: None,
-        reason: None,
-        cancel_requested: false,
-        submitted_at: spec.submitted_at,
-        started_at: None,
-        ended_at: None,
-        submitted_by: spec.submitted_by.clone(),
-        tags: spec.tags.clone(),
-        index: spec.index,
-        revision: sent.revision,
-    })
+    Ok(JobView::dispatched(id, spec, sent.revision))
 }
 
 /// Queued, though nobody takes work now: said, not hidden.

@@ -1,8 +1,9 @@
 //! up, down, hub and agent: started, asked, stopped, and nothing left behind.
 
 use rustix::process::Signal;
+use serde_json::Value;
 
-use crate::harness::{Fleet, Home, Running, alive, eventually, signal_process};
+use crate::harness::{Fleet, Home, Ran, Running, alive, eventually, signal_process};
 use crate::json::matches_example;
 
 #[test]
@@ -218,6 +219,36 @@ fn a_command_waits_for_a_server_that_is_being_started_again() {
         Some(event["data"]["detail"]["reason"].as_str()?.to_owned())
     });
     assert!(!reason.contains("[INF]"), "{reason}");
+}
+
+#[test]
+fn a_server_that_ends_while_a_command_connects_is_waited_for() {
+    let fleet = Fleet::hub_alone();
+    let home = &fleet.home;
+    let record = std::fs::read(home.fleet().join("hub/hub.json")).unwrap();
+    let record: Value = serde_json::from_slice(&record).unwrap();
+    // The server is gone, and in its place is one that ends whenever somebody has come.
+    fleet.hub.signal(Signal::STOP);
+    let server = fleet.server();
+    signal_process(server, Signal::KILL);
+    let listener = eventually("its port is free", || {
+        std::net::TcpListener::bind(record["listen"].as_str().unwrap()).ok()
+    });
+    let mut command = home.command(&["jobs"]);
+    let jobs = std::thread::spawn(move || Ran::of(&mut command));
+    listener.set_nonblocking(true).unwrap();
+    let mut came = 0;
+    eventually("the command has come again, or has given up", || {
+        came += usize::from(listener.accept().is_ok());
+        (came == 3 || jobs.is_finished()).then_some(())
+    });
+    drop(listener);
+    fleet.hub.signal(Signal::CONT);
+    let jobs = jobs.join().unwrap();
+    assert!(
+        jobs.code == 0 || jobs.err.contains("its server is being started"),
+        "{jobs:?}"
+    );
 }
 
 #[test]

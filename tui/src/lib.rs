@@ -2,7 +2,7 @@
 //!
 //! One way through: a source brings messages, `update` folds them into the model, `view` draws the
 //! model, widgets make the cells. Only the loop waits, only the source knows the bus, only the
-//! terminal knows the terminal, and nothing but the loop reads a clock.
+//! terminal knows the terminal, and nothing but loop and source reads the one clock (`clock`).
 
 mod app;
 mod bus;

@@ -10,7 +10,7 @@ use crate::job::{Job, JobState};
 use crate::machine::{self, Degraded, MachineState, Presence};
 use crate::outcome::{Outcome, OutputCount};
 use crate::record::StateWord;
-use crate::spec::Target;
+use crate::spec::{JobSpec, Target};
 use crate::time::Time;
 
 /// One attempt of a job.
@@ -119,6 +119,38 @@ impl JobView {
             index: job.spec.index,
             revision: job.last_seq,
             attempts,
+        }
+    }
+
+    /// A job of which nothing is known but what was dispatched, and the last sequence of its journal
+    /// (0 before its first record).
+    #[must_use]
+    pub fn dispatched(id: JobId, spec: &JobSpec, revision: u64) -> Self {
+        let (lane, machine) = match &spec.target {
+            Target::Lane(lane) => (Some(lane.clone()), None),
+            Target::Pin(machine) => (None, Some(machine.clone())),
+        };
+        Self {
+            id,
+            name: spec.name.clone(),
+            state: StateWord::Queued,
+            machine,
+            lane,
+            command: spec.command.clone(),
+            shell: spec.shell,
+            attempt: 0,
+            attempts: Vec::new(),
+            exit_code: None,
+            signal: None,
+            reason: None,
+            cancel_requested: false,
+            submitted_at: spec.submitted_at,
+            started_at: None,
+            ended_at: None,
+            submitted_by: spec.submitted_by.clone(),
+            tags: spec.tags.clone(),
+            index: spec.index,
+            revision,
         }
     }
 

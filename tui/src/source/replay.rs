@@ -16,7 +16,7 @@ pub(crate) struct Replayed {
     /// Who reads its stream.
     #[cfg_attr(
         not(test),
-        allow(dead_code, reason = "tests bring streams in other orders")
+        expect(dead_code, reason = "tests bring streams in other orders")
     )]
     pub(crate) reader: Reader,
     /// When it was stored, by the hub's clock.
@@ -25,7 +25,8 @@ pub(crate) struct Replayed {
     pub(crate) fact: Fact,
 }
 
-/// Reads a recording as if it had happened so many microseconds later; messages of streams that the console does not read are left out.
+/// Reads a recording as if it had happened so many microseconds later; messages of streams that the
+/// console does not read are left out.
 ///
 /// # Errors
 /// `Broken` where there is no such file; otherwise as [`recording::Reader`].

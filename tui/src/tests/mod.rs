@@ -2,11 +2,10 @@
 //! source on a real hub.
 
 mod behaviour;
-mod bus;
+mod bus_screen;
 mod bytes;
 mod hand;
 mod honest;
-mod hub;
 mod interaction;
 mod keys;
 mod leave;
@@ -14,6 +13,7 @@ mod outage;
 mod recorded;
 mod screens;
 mod snapshots;
+mod source;
 mod topology;
 mod words;
 
