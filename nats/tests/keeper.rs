@@ -236,6 +236,7 @@ async fn a_machine_whose_connection_closes_is_lost_at_once() {
         labels: BTreeMap::new(),
         skills: BTreeMap::new(),
         models: Vec::new(),
+        probed: Default::default(),
         degraded: Vec::new(),
         lost_at: None,
     };

@@ -121,6 +121,7 @@ impl Pulse {
             labels: self.labels.clone(),
             skills: BTreeMap::new(),
             models: Vec::new(),
+            probed: Default::default(),
             degraded,
             lost_at: None,
         }

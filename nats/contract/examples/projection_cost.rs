@@ -153,6 +153,7 @@ fn presence(n: usize) -> Presence {
         labels: BTreeMap::from([("site".to_owned(), "ams".to_owned())]),
         skills: BTreeMap::new(),
         models: Vec::new(),
+        probed: Default::default(),
         degraded: Vec::new(),
         lost_at: None,
     }

@@ -8,6 +8,7 @@
 //! of its journal fold to ([`job`]). [`attempt`] is one try at it on a machine, [`policy`] what
 //! becomes of it afterwards, [`lease`] the right to run it, [`keeper`] what the hub sees to, [`damage`]
 //! what it does when its store went back in time.
+//! [`needs`] are what a job requires of a machine, and who satisfies it.
 //! [`machine`] and [`event`] are the other facts on the bus, [`envelope`] is around them all;
 //! [`projection`] and [`view`] are what watchers make of them.
 
@@ -21,6 +22,7 @@ pub mod job;
 pub mod keeper;
 pub mod lease;
 pub mod machine;
+pub mod needs;
 pub mod outcome;
 pub mod policy;
 pub mod projection;

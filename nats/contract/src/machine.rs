@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::WIRE_VERSION;
 use crate::ids::{InstanceId, MachineId};
+use crate::needs::Probed;
 use crate::time::Time;
 
 /// The kind of a presence's envelope.
@@ -280,6 +281,10 @@ pub struct Presence {
     /// Models it has loaded.
     #[serde(default)]
     pub models: Vec<String>,
+    /// What its probes found, with when, and what its jobs hold of it. `skills` and `models` say the
+    /// same in short.
+    #[serde(default)]
+    pub probed: Probed,
     /// Why it is degraded.
     #[serde(default)]
     pub degraded: Vec<Degraded>,
@@ -415,6 +420,7 @@ mod tests {
             labels: BTreeMap::new(),
             skills: BTreeMap::new(),
             models: Vec::new(),
+            probed: Probed::default(),
             degraded: Vec::new(),
             lost_at: None,
         }

@@ -260,6 +260,7 @@ fn presence(name: &str) -> Presence {
         labels: BTreeMap::new(),
         skills: BTreeMap::new(),
         models: Vec::new(),
+        probed: Default::default(),
         degraded: Vec::new(),
         lost_at: None,
     }

@@ -113,6 +113,7 @@ impl World {
             labels: BTreeMap::new(),
             skills: BTreeMap::new(),
             models: Vec::new(),
+            probed: Default::default(),
             degraded: Vec::new(),
             lost_at: None,
         };

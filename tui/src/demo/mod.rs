@@ -218,6 +218,7 @@ pub(crate) fn presence(name: &str, slots: u32, used: u32, cores: u32, gib: u64) 
         labels: BTreeMap::from([("os".to_owned(), "linux".to_owned())]),
         skills: BTreeMap::from([("docker".to_owned(), "27.3".to_owned())]),
         models: Vec::new(),
+        probed: Default::default(),
         degraded: Vec::new(),
         lost_at: None,
     }
