@@ -133,7 +133,8 @@ fn misread(error: &clap::Error) -> Failure {
         .lines()
         .find_map(|line| line.strip_prefix("Usage: "))
         .map(|usage| usage.split(" [").next().unwrap_or(usage))
-        .map(|usage| usage.split(" <").next().unwrap_or(usage).to_owned());
+        .map(|usage| usage.split(" <").next().unwrap_or(usage))
+        .map(|usage| usage.split(" --").next().unwrap_or(usage).to_owned());
     let next = match (tip, usage) {
         (Some(tip), _) => tip,
         (None, Some(usage)) => format!("{usage} --help"),
@@ -172,8 +173,16 @@ fn run(cli: &Cli) -> Outcome {
         Verb::Down => cmd::down::run(&mut cx),
         Verb::Up(args) if args.detach => cmd::up::detach(&mut cx),
         Verb::Hub(Hub::InstallServer) => cmd::hub::install_server(&mut cx),
-        Verb::Hub(Hub::Credentials { machine, out }) => {
-            cmd::hub::credentials(machine, out, &mut cx)
+        Verb::Hub(Hub::Credentials {
+            machine,
+            viewer,
+            out,
+        }) => {
+            let whose = match (machine, viewer) {
+                (Some(machine), _) => cmd::hub::Whose::Machine(machine),
+                (None, viewer) => cmd::hub::Whose::Viewer(viewer.as_deref().unwrap_or_default()),
+            };
+            cmd::hub::credentials(&whose, out, &mut cx)
         }
         Verb::Agent(Agent::Status) => cmd::agent::status(&mut cx),
         verb if is_service(verb) => on_runtime(

@@ -236,15 +236,20 @@ pub(crate) enum Hub {
     Status,
     /// Get the nats-server that fleet is made for
     InstallServer,
-    /// Write what another machine needs to take part
+    /// Write what another machine needs to take part, or a person to look on
     #[command(
-        after_help = "Example:\n  fleet hub credentials --machine studio --out studio.creds\n  \
-        (on studio) fleet agent run --credentials studio.creds"
+        after_help = "Examples:\n  fleet hub credentials --machine studio --out studio.creds\n  \
+        (on studio) fleet agent run --credentials studio.creds\n  \
+        fleet hub credentials --viewer vera --out vera.creds\n  \
+        (Vera) fleet tui --credentials vera.creds"
     )]
     Credentials {
         /// The machine they are for
-        #[arg(long, value_name = "M", value_parser = machine)]
-        machine: MachineId,
+        #[arg(long, value_name = "M", value_parser = machine, required_unless_present = "viewer")]
+        machine: Option<MachineId>,
+        /// A person or program that may look at everything and change nothing
+        #[arg(long, value_name = "NAME", conflicts_with = "machine")]
+        viewer: Option<String>,
         /// Where to write them; nobody else will be able to read the file
         #[arg(long, value_name = "FILE")]
         out: PathBuf,

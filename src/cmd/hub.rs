@@ -205,19 +205,52 @@ pub(crate) fn install_server(cx: &mut Context) -> Outcome {
     Ok(0)
 }
 
-/// Writes credentials for another machine.
-pub(crate) fn credentials(machine: &MachineId, out: &Path, cx: &mut Context) -> Outcome {
+/// Whom credentials are for.
+pub(crate) enum Whose<'a> {
+    /// An agent of this machine.
+    Machine(&'a MachineId),
+    /// Somebody who looks on.
+    Viewer(&'a str),
+}
+
+impl Whose<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Machine(machine) => machine.as_str(),
+            Self::Viewer(name) => name,
+        }
+    }
+
+    fn permission(&self) -> Permission {
+        match self {
+            Self::Machine(_) => Permission::Worker,
+            Self::Viewer(_) => Permission::Viewer,
+        }
+    }
+
+    /// What to type where the file is brought to.
+    fn next(&self) -> &'static str {
+        match self {
+            Self::Machine(_) => "fleet agent run --credentials FILE",
+            Self::Viewer(_) => "fleet tui --credentials FILE",
+        }
+    }
+}
+
+/// Writes credentials for another machine, or for a viewer.
+pub(crate) fn credentials(whose: &Whose<'_>, out: &Path, cx: &mut Context) -> Outcome {
     let hubs = addresses_for_others(cx)?;
     let issued_at = clock::now().as_micros() / 1_000_000;
     let home = &cx.settings.home;
     let text = issue_credentials(
         home,
         issued_at,
-        machine.as_str(),
-        Permission::Worker,
+        whose.name(),
+        whose.permission(),
         hubs.clone(),
     )
     .map_err(|error| match error {
+        IdentityError::Name(_) => Failure::usage(error.to_string()),
         IdentityError::Missing(_) => {
             Failure::config(error.to_string()).next("fleet up, or fleet hub run, here first")
         }
@@ -234,15 +267,19 @@ pub(crate) fn credentials(machine: &MachineId, out: &Path, cx: &mut Context) -> 
         ),
     })?;
     let text = format!(
-        "{} for {machine}, who will look for the hub at {}\n\
-         keep it secret, bring it there, and type: fleet agent run --credentials FILE\n",
+        "{} for {}, who will look for the hub at {}\n\
+         keep it secret, bring it there, and type: {}\n",
         out.display(),
-        hubs.join(", ")
+        whose.name(),
+        hubs.join(", "),
+        whose.next(),
     );
-    cx.show(&Said {
-        value: serde_json::json!({ "machine": machine, "file": out, "hubs": hubs }),
-        text,
-    })?;
+    let mut value = serde_json::json!({ "file": out, "hubs": hubs });
+    value[match whose {
+        Whose::Machine(_) => "machine",
+        Whose::Viewer(_) => "viewer",
+    }] = whose.name().into();
+    cx.show(&Said { value, text })?;
     Ok(0)
 }
 

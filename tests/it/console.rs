@@ -168,6 +168,37 @@ const GIVEN_BACK: &str = "alternate 0 cursor 1 mouse 0";
 const TAKEN: &str = "alternate 1 cursor 0 mouse 1";
 
 #[test]
+fn who_may_only_look_sees_all_and_changes_nothing() {
+    let fleet = Fleet::up("studio", 1);
+    let id = fleet.dispatch(&["--", "true"]);
+    fleet.until(&id, "succeeded");
+    let file = fleet.home.user().join("vera.creds");
+    let file = file.to_str().unwrap();
+    let written = fleet
+        .home
+        .json(&["hub", "credentials", "--viewer", "vera", "--out", file]);
+    assert_eq!(written["viewer"], "vera");
+
+    // Another computer, which has nothing but this file.
+    let home = Home::new();
+    let with = |words: &[&str]| home.run(&[&["--credentials", file], words].concat());
+    assert!(with(&["jobs"]).ok().contains("succeeded"));
+    assert_eq!(with(&["logs", &id]).code, 0);
+    for words in [&["dispatch", "--", "true"][..], &["cancel", "--yes", &id]] {
+        let refused = with(words);
+        assert_eq!(refused.code, 77, "{refused:?}");
+        assert!(refused.err.contains("viewer \"vera\""), "{refused:?}");
+    }
+    let agent = with(&["agent", "run", "--name", "mini"]);
+    assert_eq!(agent.code, 78, "{agent:?}");
+    assert!(!agent.err.contains("--name vera"), "{agent:?}");
+    let pane = Pane::open(&home, &[]);
+    pane.start(&format!("--credentials {file}"));
+    pane.until("READ-ONLY");
+    pane.until("studio");
+}
+
+#[test]
 fn the_console_says_what_the_hub_does_and_misses_nothing() {
     let mut fleet = Fleet::of(&[("studio", 2)]);
     fleet

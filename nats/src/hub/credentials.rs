@@ -72,7 +72,11 @@ pub enum CredentialsError {
     TooLarge,
     /// They belong to somebody else.
     #[error(
-        "these credentials are for {permission} {name:?}, not for machine {wanted:?}: start with '--name {name}', or get others with 'fleet hub credentials --machine {wanted}'"
+        "these credentials are for {permission} {name:?}, not for machine {wanted:?}: {}get others with 'fleet hub credentials --machine {wanted}'",
+        match permission {
+            Permission::Worker => format!("start with '--name {name}', or "),
+            Permission::Viewer | Permission::Operator => String::new(),
+        }
     )]
     WrongMachine {
         /// Who was expected.
