@@ -239,6 +239,7 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
             Verb::Logs(args) => cmd::logs::run(args, cx).await,
             Verb::Wait(args) => cmd::wait::run(args, cx).await,
             Verb::Cancel(args) => cmd::cancel::run(args, cx).await,
+            Verb::Ack(args) => cmd::ack::run(args, cx).await,
             Verb::Machines(args) => cmd::machines::run(args, cx).await,
             Verb::Flow(args) => cmd::flow::run(args, cx).await,
             Verb::Spool(args) => cmd::spool::run(args, cx).await,

@@ -9,19 +9,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_contract::event::kind;
+use fleet_contract::event::{SupersededTold, kind};
 use fleet_contract::ids::{JobId, MachineId, Writer};
 use fleet_contract::job::{Applied, Void};
 use fleet_contract::keeper::{Act, Keeper, Pace, Retention};
 use fleet_contract::machine;
 use fleet_contract::spec::Target;
 use futures_util::StreamExt;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::bus::{Bus, BusError, Stored, Usage};
 use crate::clock::{self, Steady};
-use crate::flow::NewEvent;
+use crate::flow::{self, NewEvent};
 use crate::hub::{Identity, PeerEventKind, Permission};
 use crate::hub_stats::KeeperCounters;
 use crate::journal::Entry;
@@ -175,6 +176,9 @@ impl Shell {
         let mut leases = Tail::open(&self.bus, stream::LEASE, &all(subject::LEASES), every).await?;
         let mut machines =
             Tail::open(&self.bus, stream::PRES, &all(subject::PRESENCES), every).await?;
+        let told = all(&subject::flow("*", kind::ATTEMPT_SUPERSEDED));
+        let mut fresh = false;
+        let mut superseded = Tail::open(&self.bus, stream::FLOW, &told, From::First).await?;
         let mut link = self.bus.status();
         loop {
             let next = self.next_turn();
@@ -194,6 +198,11 @@ impl Shell {
                 },
                 next = machines.next() => if let Next::Message(message, _) = next? {
                     self.presence(&message);
+                },
+                // What is told is about jobs that the journal knows by then.
+                next = superseded.next(), if self.caught_up => match next? {
+                    Next::Message(message, _) => self.superseded(&message, fresh),
+                    Next::CaughtUp => fresh = true,
                 },
                 Some(message) = disconnects.next() => self.disconnected(&message.payload),
                 outcome = self.errands.next() => self.done(outcome),
@@ -325,6 +334,32 @@ impl Shell {
             Ok(record) => self.keeper.lease(&record, message.seq, clock::boot_time()),
             Err(error) => self.malformed(message, &error.to_string()),
         }
+    }
+
+    /// A machine tells of an attempt of its that had run though another decision held. What cannot be
+    /// read is told once only: while it is `fresh`.
+    fn superseded(&mut self, message: &Stored, fresh: bool) {
+        if let Err(why) = self.try_superseded(message)
+            && fresh
+        {
+            self.malformed(message, &why);
+        }
+    }
+
+    fn try_superseded(&mut self, message: &Stored) -> Result<(), String> {
+        let told = flow::event(message).map_err(|error| error.to_string())?;
+        let writer = subject::parse_flow(&message.subject).map(|(writer, _)| writer);
+        let detail = SupersededTold::deserialize(told.detail());
+        let (Some(job), Some(attempt), Some(machine), Ok(detail)) =
+            (told.job, told.attempt, &told.machine, detail)
+        else {
+            return Err("it does not say which attempt was superseded".to_owned());
+        };
+        if writer != Some(machine.as_str()) {
+            return Err("it speaks for another machine".to_owned());
+        }
+        self.keeper.superseded(job, attempt, machine, &detail);
+        Ok(())
     }
 
     fn presence(&mut self, message: &Stored) {

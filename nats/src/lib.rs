@@ -9,6 +9,7 @@
 //! says of itself, [`guard`] watches over what it stores, [`backup`] copies it, [`connect`] is the way
 //! to it.
 
+mod acknowledge;
 pub mod assemble;
 pub mod backup;
 pub mod bus;

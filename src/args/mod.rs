@@ -101,6 +101,8 @@ pub(crate) enum Verb {
     Wait(Wait),
     /// End jobs
     Cancel(Cancel),
+    /// Say that you know of attempts that had run though another decision held
+    Ack(Ack),
     /// List the machines and how they are
     #[command(visible_alias = "status")]
     Machines(machines::Machines),
@@ -380,6 +382,22 @@ pub(crate) struct Cancel {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+/// `fleet ack`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "An attempt whose machine was cut off or frozen may have run on while its job was taken\n\
+    over, ended or canceled. Its result does not count, but what it did is done: `fleet jobs`,\n\
+    `fleet show JOB` and the console's inbox say so until it is acknowledged."
+)]
+pub(crate) struct Ack {
+    /// The jobs' ids, or the beginnings of them
+    #[arg(value_name = "JOB", required_unless_present = "all")]
+    pub(crate) jobs: Vec<String>,
+    /// All that are there
+    #[arg(long, conflicts_with = "jobs")]
+    pub(crate) all: bool,
 }
 
 /// `fleet flow`

@@ -348,6 +348,9 @@ async fn follow(
             cx.output.note(&crate::output::jobs::what_to_do(&ended));
         }
     }
+    if let Some(note) = crate::output::jobs::superseded_note(&ended) {
+        cx.output.note(&note);
+    }
     Ok(ended.exit_status().unwrap_or(0))
 }
 
@@ -357,7 +360,7 @@ async fn until_ended(cx: &mut Context, bus: &Bus, from: u64, sent: Vec<Done>) ->
     let mut jobs = Vec::new();
     for Done { view, existed } in sent {
         if view.exit_status().is_some() {
-            cx.show(&Ended(view.clone()))?;
+            wait::show_ended(cx, &view)?;
             ended.insert(view.id, view);
         } else if existed {
             jobs.push((view.id, Some(read::job(bus, view.id).await?)));

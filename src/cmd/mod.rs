@@ -1,5 +1,6 @@
 //! One file for each verb.
 
+pub(crate) mod ack;
 pub(crate) mod agent;
 pub(crate) mod backup;
 pub(crate) mod cancel;

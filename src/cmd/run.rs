@@ -128,5 +128,8 @@ fn view(report: &AttemptReport) -> JobView {
         tags: spec.tags.clone(),
         index: None,
         revision: 0,
+        superseded: Vec::new(),
+        unacknowledged: false,
+        two_ran: false,
     }
 }

@@ -14,7 +14,7 @@ use crate::cmd::cancel;
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupts;
-use crate::output::jobs::Ended;
+use crate::output::jobs::{Ended, superseded_note};
 use crate::read::{self, Waiter};
 
 /// Waits for the jobs that were named.
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: &Wait, cx: &mut Context) -> Outcome {
         let job = job.ok_or_else(|| read::unknown(*id))?;
         let view = JobView::of(&job);
         if view.exit_status().is_some() {
-            cx.show(&Ended(view.clone()))?;
+            show_ended(cx, &view)?;
             ended.insert(*id, view);
         } else {
             waiting.push((*id, Some(job)));
@@ -89,10 +89,19 @@ pub(crate) async fn until_ended(
             }
         };
         waited.left.retain(|id| *id != view.id);
-        cx.show(&Ended(view.clone()))?;
+        show_ended(cx, &view)?;
         waited.ended.insert(view.id, view);
     }
     Ok(exit_code(ids, &waited.ended))
+}
+
+/// Tells how it ended, and whether more of it ran than counts.
+pub(crate) fn show_ended(cx: &mut Context, view: &JobView) -> Result<(), Failure> {
+    cx.show(&Ended(view.clone()))?;
+    if let Some(note) = superseded_note(view) {
+        cx.output.note(&note);
+    }
+    Ok(())
 }
 
 /// How many of them go on.

@@ -60,6 +60,12 @@ fn details(kind: &str, data: &Value) -> String {
         for name in ["state", "machine"] {
             add(&mut words, name, &data["after"][name]);
         }
+        if kind == "job.superseded" {
+            words = Vec::new();
+            for name in ["no", "machine", "token"] {
+                add(&mut words, name, &data[name]);
+            }
+        }
         for name in ["outcome", "exit_code", "signal", "reason"] {
             add(&mut words, name, &data["outcome"][name]);
         }

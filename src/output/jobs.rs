@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use fleet_contract::ids::JobId;
 use fleet_contract::record::StateWord;
-use fleet_contract::view::{AttemptView, JobView};
+use fleet_contract::view::{AttemptView, JobView, SupersededView};
 
 use super::escape::one_line;
 use super::style::Paint;
@@ -92,6 +92,15 @@ fn numbered_title(job: &JobView) -> String {
 
 /// The state, and what of it a person must know at once.
 fn state_words(job: &JobView) -> String {
+    let mark = match (job.unacknowledged, job.two_ran) {
+        (false, _) => "",
+        (true, true) => ", two ran",
+        (true, false) => ", had run on",
+    };
+    format!("{}{mark}", state_and_wish(job))
+}
+
+fn state_and_wish(job: &JobView) -> String {
     match (job.state, job.cancel_requested) {
         (StateWord::Running, true) => match &job.machine {
             Some(machine) => format!("running, cancel waits for {machine}"),
@@ -162,6 +171,12 @@ impl Answer for JobDetail {
         }
         if job.state == StateWord::NeedsHuman {
             line("next", &what_to_do(job));
+        }
+        for told in &job.superseded {
+            line("also ran", &ran_words(told, look));
+        }
+        if job.unacknowledged {
+            line("next", &to_acknowledge(job));
         }
         line("command", &command_line(job));
         if let Some(machine) = &job.machine {
@@ -328,6 +343,64 @@ pub(crate) fn what_to_do(job: &JobView) -> String {
     )
 }
 
+/// What is known of an attempt that had run though its result does not count.
+pub(crate) fn ran_words(told: &SupersededView, look: &Look) -> String {
+    let ran = &told.ran;
+    let mut text = format!("attempt {} on {}", ran.attempt, ran.machine);
+    match (ran.started_at, ran.ended_at) {
+        (Some(start), Some(end)) => {
+            let took = words::span(end.since(start));
+            let (start, end) = (start.to_string(), end.to_string());
+            let part = |time: &str| time.get(..19).unwrap_or(time).replace('T', " ");
+            let _ = write!(
+                text,
+                " from {} to {} UTC ({took})",
+                part(&start),
+                part(&end)
+            );
+        }
+        (_, Some(end)) => {
+            let _ = write!(text, " until {}", look.time(end));
+        }
+        _ => {}
+    }
+    if let Some(end) = end_words(ran) {
+        let _ = write!(text, ": {}", one_line(&end));
+    }
+    let _ = write!(text, " (token {})", ran.token);
+    match &told.acknowledged_by {
+        Some(by) => {
+            let _ = write!(text, ", acknowledged by {}", one_line(by));
+        }
+        None => text.push_str("; this end does not count"),
+    }
+    text
+}
+
+/// What can be typed about attempts that nobody has acknowledged.
+fn to_acknowledge(job: &JobView) -> String {
+    let id = job.id;
+    format!("fleet ack {id}, when you have seen to what it did")
+}
+
+/// For whoever has waited for a job: that more of it ran than counts.
+pub(crate) fn superseded_note(job: &JobView) -> Option<String> {
+    let told = job.superseded.iter();
+    let told: Vec<String> = told
+        .filter(|told| told.acknowledged_by.is_none())
+        .map(|told| ran_words(told, &Look::plain()))
+        .collect();
+    let what = match job.two_ran {
+        true => "two attempts ran",
+        false => "an attempt had run on",
+    };
+    let id = job.id;
+    (!told.is_empty()).then(|| {
+        let told = told.join("; ");
+        format!("{id}: {what}: {told}; {}", to_acknowledge(job))
+    })
+}
+
 /// How many characters of an id tell all of these apart, at least 4.
 pub(crate) fn id_length<'a>(ids: impl IntoIterator<Item = &'a JobId>) -> usize {
     prefix::unique_length(ids.into_iter().map(JobId::as_str))
@@ -375,6 +448,9 @@ pub(crate) mod tests {
             tags: BTreeMap::from([("by".to_owned(), "ci".to_owned())]),
             index: None,
             revision: 9,
+            superseded: Vec::new(),
+            unacknowledged: false,
+            two_ran: false,
         }
     }
 

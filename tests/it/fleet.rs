@@ -10,7 +10,9 @@ use fleet_nats::hub::Credentials;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Agent, DEADLINE, Fleet, Home, Ran, Running, eventually, signal_process};
+use crate::harness::{
+    Agent, DEADLINE, Fleet, Home, Ran, Running, eventually, eventually_within, signal_process,
+};
 
 /// A file that jobs wait for. They also go on when its folder is gone, so that no job outlives its
 /// test by more than a moment.
@@ -70,6 +72,30 @@ pub(crate) fn runs(pid: u32) -> bool {
         // No such file system, or gone in between.
         Err(_) => !Path::new("/proc/self/stat").exists(),
     }
+}
+
+/// Stops a process, and waits until it has stopped.
+pub(crate) fn freeze(pid: u32) {
+    signal_process(pid, Signal::STOP);
+    eventually("it has stopped", || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok();
+        let mut threads = tasks.into_iter().flatten().flatten();
+        // Where there is no such file system, it is taken at its word.
+        threads
+            .all(|thread| {
+                let stat = std::fs::read_to_string(thread.path().join("stat"));
+                stat.map_or(true, |stat| {
+                    let state = stat.rsplit(')').next().unwrap_or_default();
+                    state.trim_start().starts_with(['T', 't'])
+                })
+            })
+            .then_some(())
+    });
+}
+
+/// Lets a stopped process go on.
+pub(crate) fn thaw(pid: u32) {
+    signal_process(pid, Signal::CONT);
 }
 
 /// Kills a process at once.
@@ -186,6 +212,15 @@ impl Fleet {
         eventually(&format!("an event {kind}"), || {
             self.events(kind).into_iter().find(&takes)
         })
+    }
+
+    /// Waits until the hub has taken over this machine's lease, which takes 45 s.
+    pub(crate) fn until_lease_taken(&self, machine: &str) {
+        let limit = DEADLINE * 4;
+        eventually_within(limit, &format!("the lease of {machine} is taken"), || {
+            let taken = self.events("hub.lease_taken");
+            taken.iter().any(|e| e["machine"] == machine).then_some(())
+        });
     }
 
     /// Connects as the operator, past everything that fleet's commands check.

@@ -24,6 +24,7 @@ mod recorder;
 mod services;
 mod spool;
 mod spool_dispatch;
+mod superseded;
 mod telling;
 mod terminal;
 mod up_console;

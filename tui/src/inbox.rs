@@ -8,7 +8,8 @@ use crate::drawn::Pick;
 use crate::model::{Model, Pane};
 
 /// What is in it, in its order: what waits for a person, what was lost, until somebody says how it
-/// ended, and what failed within the last hour, as on the top of the worst-first list.
+/// ended, of what more ran than counts, until somebody acknowledges that, and what failed within the
+/// last hour, as on the top of the worst-first list.
 pub(crate) fn jobs(model: &Model) -> impl Iterator<Item = &Job> {
     model.fleet.worst_first(model.as_of()).take(count(model))
 }
@@ -16,16 +17,18 @@ pub(crate) fn jobs(model: &Model) -> impl Iterator<Item = &Job> {
 /// How much is in it.
 pub(crate) fn count(model: &Model) -> usize {
     let (fleet, at) = (&model.fleet, model.as_of());
-    fleet.count(StateWord::NeedsHuman) + fleet.count(StateWord::Lost) + fleet.freshly_failed(at)
+    let decide = fleet.count(StateWord::NeedsHuman) + fleet.count(StateWord::Lost);
+    decide + fleet.superseded() + fleet.freshly_failed(at)
 }
 
-/// Which group a state belongs to: its place and what it is called.
-pub(crate) fn group(word: StateWord) -> Option<(u8, &'static str)> {
-    match word {
+/// Which group a job belongs to: its place and what it is called.
+pub(crate) fn group(job: &Job) -> Option<(u8, &'static str)> {
+    match job.state.word() {
         StateWord::NeedsHuman => Some((0, "waits for a person")),
         StateWord::Lost => Some((1, "lost: nobody knows how it ended")),
+        _ if job.unacknowledged() > 0 => Some((2, "ran twice, or on after its end")),
         StateWord::Failed | StateWord::TimedOut | StateWord::Rejected | StateWord::Expired => {
-            Some((2, "failed, timed out or never started"))
+            Some((3, "failed, timed out or never started"))
         }
         _ => None,
     }
@@ -42,9 +45,8 @@ impl Model {
             };
         }
         let selected = self.job.and_then(|id| self.fleet.job(id));
-        let kept = selected.filter(|job| {
-            group(job.state.word()).is_some() && jobs(self).any(|other| other.id == job.id)
-        });
+        let kept = selected
+            .filter(|job| group(job).is_some() && jobs(self).any(|other| other.id == job.id));
         kept.or_else(|| jobs(self).next()).map(|job| job.id)
     }
 }

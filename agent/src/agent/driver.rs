@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_contract::attempt::{Attempt, Effect, Input};
-use fleet_contract::event::kind;
+use fleet_contract::attempt::{Attempt, Effect, Gone, Input};
+use fleet_contract::event::{SupersededTold, kind};
 use fleet_contract::outcome::Outcome;
 use fleet_contract::record::Record;
 use fleet_contract::spec::OnLost;
@@ -14,7 +14,6 @@ use fleet_nats::bus::BusError;
 use fleet_nats::clock;
 use fleet_nats::flow::NewEvent;
 use fleet_nats::work::Delivered;
-use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -26,6 +25,8 @@ use crate::executor::{ClientError, KillCause, Start, StartRequest};
 
 /// Pause before something that brought no answer is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
+/// Pause before what the spool did not take is told again.
+const SPOOL_AGAIN: Duration = Duration::from_secs(5);
 /// How often a running attempt reads its job's last record, should a command have been missed.
 const REREAD: Duration = Duration::from_secs(30);
 /// How often the acknowledgement of a ticket is tried.
@@ -48,6 +49,8 @@ pub(super) struct Driver {
     result_waits: bool,
     /// Lapses of the lease that the attempt knows of.
     lapses: u64,
+    /// What is to be told of its being superseded, before the executor may forget it.
+    superseded: Option<NewEvent>,
 }
 
 impl Driver {
@@ -87,6 +90,7 @@ impl Driver {
             slot,
             output,
             pump: None,
+            superseded: None,
         };
         tokio::spawn(driver.run(effects))
     }
@@ -224,7 +228,7 @@ impl Driver {
             Effect::Cancel => self.kill(KillCause::Cancel),
             Effect::Fence => self.kill(KillCause::Fence),
             Effect::Forget => self.forget(),
-            Effect::Superseded(outcome) => self.superseded(outcome),
+            Effect::Superseded(gone) => self.superseded(*gone),
             Effect::Done => {}
         }
     }
@@ -315,7 +319,7 @@ impl Driver {
                 }
                 Err(error @ ClientError::Frame(_)) => {
                     let now = clock::now();
-                    let gone = fleet_contract::attempt::Gone {
+                    let gone = Gone {
                         outcome: Outcome::Rejected {
                             reason: error.to_string(),
                         },
@@ -368,8 +372,14 @@ impl Driver {
     /// The executor may forget the attempt once its output is with the hub, too.
     fn forget(&mut self) {
         let (context, attempt) = (self.context.clone(), self.attempt.id);
-        let pump = self.pump.take();
+        let (pump, superseded) = (self.pump.take(), self.superseded.take());
         tokio::spawn(async move {
+            if let Some(event) = superseded {
+                // Nobody but the executor knows of it until it is in the spool.
+                while !context.events.tell_surely(event.clone()).await {
+                    tokio::time::sleep(clock::jittered(SPOOL_AGAIN)).await;
+                }
+            }
             if let Some(pump) = pump
                 && pump.await.is_err()
             {
@@ -382,13 +392,21 @@ impl Driver {
         });
     }
 
-    fn superseded(&self, outcome: Option<Outcome>) {
-        self.context.events.tell(NewEvent {
+    fn superseded(&mut self, gone: Gone) {
+        let told = SupersededTold {
+            outcome: Some(gone.outcome),
+            no: Some(self.attempt.no()),
+            token: self.attempt.token(),
+            output: gone.output,
+            started_at: Some(gone.started_at),
+            ended_at: Some(gone.ended_at),
+        };
+        self.superseded = Some(NewEvent {
             kind: kind::ATTEMPT_SUPERSEDED,
             machine: Some(self.context.me.clone()),
             job: Some(self.attempt.job),
             attempt: Some(self.attempt.id),
-            detail: json!({ "outcome": outcome }),
+            detail: serde_json::to_value(told).unwrap_or_default(),
         });
     }
 }

@@ -131,6 +131,16 @@ impl EventSink {
         }
     }
 
+    /// Tells an event and waits until it is on the disk; whether it surely is. Where it is not, it may
+    /// be all the same: another one was lost meanwhile.
+    pub(super) async fn tell_surely(&self, event: NewEvent) -> bool {
+        let dropped = || lock(&self.shared.losses).dropped;
+        let before = dropped();
+        self.tell(event);
+        self.written().await;
+        dropped() == before
+    }
+
     /// Has what was lost told, if it can be by now.
     pub(super) fn nudge(&self) {
         if lock(&self.shared.losses).trouble.is_some() {

@@ -93,7 +93,7 @@ pub enum Effect {
     Forget,
     /// Another decision held; this is how the attempt had truly ended. To be told as
     /// `attempt.superseded`.
-    Superseded(Option<Outcome>),
+    Superseded(Box<Gone>),
     /// Nothing more will come of this attempt: drop it.
     Done,
 }
@@ -285,6 +285,12 @@ impl Attempt {
         self.stage == Stage::Done
     }
 
+    /// Its number, from 1; 0 while it is not claimed.
+    #[must_use]
+    pub fn no(&self) -> u32 {
+        self.no
+    }
+
     /// Its fencing token, once claimed.
     #[must_use]
     pub fn token(&self) -> Option<u64> {
@@ -386,7 +392,7 @@ impl Attempt {
             (Stage::Ending { .. }, Input::Again) => vec![Effect::ReadAll],
 
             (Stage::Superseded, Input::Gone(gone)) => {
-                self.finish(vec![Effect::Superseded(Some(gone.outcome)), Effect::Forget])
+                self.finish(vec![Effect::Superseded(Box::new(gone)), Effect::Forget])
             }
             // Whatever else arrives late was overtaken by what this attempt already knows.
             _ => Vec::new(),
@@ -688,7 +694,7 @@ impl Attempt {
             }
             Refused::Unclear | Refused::Blank => self.pause(),
             Refused::Fenced | Refused::NotClaimed => {
-                self.finish(vec![Effect::Superseded(Some(gone.outcome)), Effect::Forget])
+                self.finish(vec![Effect::Superseded(Box::new(gone)), Effect::Forget])
             }
         }
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::{AttemptId, JobId, MachineId, MessageId};
+use crate::outcome::{Outcome, OutputCount};
 use crate::time::Time;
 
 /// The kinds of event that are not transitions of a job. Kinds are open: a reader tolerates others.
@@ -76,6 +77,28 @@ pub struct Flow {
     /// Details, by kind.
     #[serde(default)]
     pub detail: Value,
+}
+
+/// The details of [`kind::ATTEMPT_SUPERSEDED`]. What an older agent does not say is absent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupersededTold {
+    /// How the attempt had truly ended.
+    pub outcome: Option<Outcome>,
+    /// Its number, from 1.
+    #[serde(default)]
+    pub no: Option<u32>,
+    /// Its fencing token.
+    #[serde(default)]
+    pub token: Option<u64>,
+    /// What it wrote.
+    #[serde(default)]
+    pub output: OutputCount,
+    /// When its process was started, by its machine's clock.
+    #[serde(default)]
+    pub started_at: Option<Time>,
+    /// When it was gone, by its machine's clock.
+    #[serde(default)]
+    pub ended_at: Option<Time>,
 }
 
 /// An event as people and programs see it.

@@ -1,6 +1,8 @@
 //! A job as its journal tells it: the one fold that agent, keeper, CLI and console share.
 
 mod adopt;
+mod ends;
+mod superseded;
 
 use std::sync::Arc;
 
@@ -11,6 +13,10 @@ use crate::outcome::{Outcome, OutputCount};
 use crate::record::{After, Cause, Change, Next, Record, StateWord};
 use crate::spec::{JobSpec, Target};
 use crate::time::Time;
+use ends::after_attempt;
+
+pub use ends::terminal_word;
+pub use superseded::{SUPERSEDED_MAX, Superseded};
 
 /// Bits of a fencing token that hold the sequence; the epoch is above them.
 const EPOCH_SHIFT: u32 = 40;
@@ -239,7 +245,8 @@ pub struct Job {
     pub losses: u32,
     /// Sequence of its last record, void ones too: what the next append expects.
     pub last_seq: u64,
-    /// Whether that last record is void, so that what holds must be said again.
+    /// Whether that last record is void, so that what holds must be said again. So is a remark over
+    /// an open attempt: an older machine could not read past it.
     pub void_on_top: bool,
     /// Void records so far.
     pub voids: u32,
@@ -249,6 +256,8 @@ pub struct Job {
     pub cause: Cause,
     /// The epoch of the recovery that put it to the operator, while nothing has happened since.
     pub recovered: Option<u64>,
+    /// Attempts that had run though another decision held, in the order in which that was told.
+    pub superseded: Vec<Superseded>,
 }
 
 impl Job {
@@ -296,6 +305,7 @@ impl Job {
             changed_at: time,
             cause: Cause::Dispatch,
             recovered: None,
+            superseded: Vec::new(),
         };
         job.check_and_step(seq, time, writer, record)?;
         job.last_seq = seq;
@@ -311,7 +321,7 @@ impl Job {
         match next.check_and_step(seq, time, writer, record) {
             Ok(()) => {
                 next.last_seq = seq;
-                next.void_on_top = false;
+                next.void_on_top = record.change.is_remark() && next.state.open().is_some();
                 *self = next;
                 Applied::Changed
             }
@@ -592,6 +602,7 @@ impl Job {
                 return Ok(());
             }
             Change::Adopted { .. } => self.adopt(seq, time, writer, change)?,
+            Change::Superseded { .. } | Change::Acknowledged { .. } => return self.remark(change),
         }
         self.recovered = None;
         self.changed_at = time;
@@ -604,14 +615,16 @@ impl Job {
             Change::Claimed { .. } | Change::Ended { .. } | Change::Adopted { .. } => {
                 matches!(writer, Writer::Machine(_))
             }
-            Change::CancelRequested { .. } | Change::Canceled { .. } | Change::Resolved { .. } => {
-                *writer == Writer::Operator
-            }
+            Change::CancelRequested { .. }
+            | Change::Canceled { .. }
+            | Change::Resolved { .. }
+            | Change::Acknowledged { .. } => *writer == Writer::Operator,
             Change::Lost { .. }
             | Change::Expired {}
             | Change::Rejected { .. }
             | Change::Restated {}
-            | Change::Recovered { .. } => *writer == Writer::Keeper,
+            | Change::Recovered { .. }
+            | Change::Superseded { .. } => *writer == Writer::Keeper,
         };
         if allowed {
             Ok(())
@@ -741,47 +754,6 @@ pub fn first_record(
     }
     Job::first(id, 1, time, writer, &record)?;
     Ok(record)
-}
-
-fn after_attempt(outcome: &Outcome, next: &Next) -> JobState {
-    match next {
-        Next::Backoff { until } => return JobState::Backoff { until: *until },
-        Next::Ask { question } => {
-            return JobState::NeedsHuman {
-                question: question.clone(),
-                open: None,
-            };
-        }
-        Next::End => {}
-    }
-    let failed = |exit_code, signal, reason| JobState::Failed {
-        exit_code,
-        signal,
-        reason,
-    };
-    match outcome {
-        Outcome::Exited { exit_code: 0 } => JobState::Succeeded,
-        Outcome::Exited { exit_code } => failed(Some(*exit_code), None, None),
-        Outcome::Signaled { signal } => failed(None, Some(*signal), None),
-        Outcome::TimedOut => JobState::TimedOut,
-        Outcome::Canceled => JobState::Canceled,
-        Outcome::Interrupted => failed(None, None, Some("its agent was stopped".to_owned())),
-        Outcome::Fenced => JobState::Lost {
-            reason: "its lease ran out".to_owned(),
-        },
-        Outcome::Rejected { reason } => JobState::Rejected {
-            reason: reason.clone(),
-        },
-        Outcome::Unknown { reason } => JobState::Lost {
-            reason: reason.clone(),
-        },
-    }
-}
-
-/// The state a job ends in whose last attempt ended so.
-#[must_use]
-pub fn terminal_word(outcome: &Outcome) -> StateWord {
-    after_attempt(outcome, &Next::End).word()
 }
 
 fn resolved_reason(notes: Option<&str>) -> String {

@@ -4,16 +4,23 @@
 //! compare-and-swap: a restart, a repeat or a second keeper does no harm. Nothing here waits; the
 //! shell asks [`Keeper::next_due`] when to come back.
 
+mod limits;
+mod superseded;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::ids::{JobId, MachineId, TicketId, Writer};
 use crate::job::{Applied, Job, JobState, Void};
-use crate::lease::{BootTime, LEASE, LeaseRecord};
+use crate::lease::{BootTime, LeaseRecord};
 use crate::policy::{self, Situation};
 use crate::record::{Cause, Change, Next, Record};
 use crate::spec::Target;
 use crate::time::Time;
+use superseded::Pending;
+
+pub use limits::{Pace, Retention};
+pub use superseded::{KEEP_UNACKNOWLEDGED, UNACKNOWLEDGED_MAX};
 
 /// First look for the ticket of a queued job that nobody has claimed.
 pub const TICKET_CHECK_FIRST: Duration = Duration::from_secs(5);
@@ -43,46 +50,6 @@ pub const MAKE_ROOM_DOWN_TO_PERCENT: u64 = 70;
 const HOLE_PART: u32 = 2;
 /// While there is a lease to watch, the loop turns at least this many times in it.
 const TURN_PART: u32 = 4;
-
-/// How long ended jobs are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// At most this long after their end.
-    pub age: Duration,
-    /// At most this many, and those that ended less than [`PURGE_AGE_MIN`] ago.
-    pub count: usize,
-}
-
-impl Default for Retention {
-    /// Seven days, 20,000 jobs.
-    fn default() -> Self {
-        Self {
-            age: Duration::from_secs(7 * 24 * 3600),
-            count: 20_000,
-        }
-    }
-}
-
-/// The spans that a test cannot wait for; everybody else takes the contract's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// In place of [`LEASE`].
-    pub lease: Duration,
-    /// In place of [`PURGE_AGE_MIN`].
-    pub purge_age_min: Duration,
-    /// In place of [`CLEAR_BEFORE_PURGE`].
-    pub clear_before_purge: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            lease: LEASE,
-            purge_age_min: PURGE_AGE_MIN,
-            clear_before_purge: CLEAR_BEFORE_PURGE,
-        }
-    }
-}
 
 /// What the keeper wants done.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,6 +129,8 @@ struct Kept {
     runs_on: Option<MachineId>,
     /// What its journal takes on the hub, as far as it was told ([`Keeper::grew`]).
     bytes: u64,
+    /// Attempts of it that were superseded, as their machines have told and its journal does not yet.
+    superseded: Vec<Pending>,
 }
 
 impl Kept {
@@ -218,6 +187,8 @@ pub struct Keeper {
     running: BTreeMap<MachineId, BTreeSet<JobId>>,
     leases: BTreeMap<MachineId, LeaseSeen>,
     taking: BTreeMap<MachineId, BootTime>,
+    /// Ended jobs that are kept beyond their time, for the operator has not acknowledged something.
+    unacknowledged: BTreeSet<JobId>,
     urgent: Vec<Act>,
     /// The last random draw it was given.
     draw: f64,
@@ -240,6 +211,7 @@ impl Keeper {
             running: BTreeMap::new(),
             leases: BTreeMap::new(),
             taking: BTreeMap::new(),
+            unacknowledged: BTreeSet::new(),
             urgent: Vec::new(),
             draw: 0.0,
         }
@@ -320,6 +292,7 @@ impl Keeper {
                         cleared_at: None,
                         runs_on: None,
                         bytes: 0,
+                        superseded: Vec::new(),
                     };
                     self.jobs.insert(id, kept);
                     Applied::Changed
@@ -624,6 +597,8 @@ impl Keeper {
         let mut check = None;
         let act = if job.void_on_top {
             append(job, now, Change::Restated {})
+        } else if let Some(remark) = kept.remark(self.epoch) {
+            append(job, now, remark)
         } else {
             match &job.state {
                 JobState::Queued { .. } if job.attempts.is_empty() && kept.expires_at() <= now => {
@@ -681,13 +656,20 @@ impl Keeper {
         };
         let was_on = std::mem::replace(&mut kept.runs_on, runs_on.clone());
         let ended_at = kept.ended_at;
-        if was_ended != ended_at {
+        kept.drop_told();
+        let was_held = self.unacknowledged.contains(&id);
+        let room = was_held || self.unacknowledged.len() < UNACKNOWLEDGED_MAX;
+        let holds = room && kept.waits_for_operator();
+        if was_ended != ended_at || was_held != holds {
             if let Some(at) = was_ended {
                 self.ended.remove(&(at, id));
                 self.surplus.remove(&(at, id));
             }
-            if let Some(at) = ended_at {
-                self.ended.insert((at, id));
+            if holds {
+                self.unacknowledged.insert(id);
+            } else {
+                self.unacknowledged.remove(&id);
+                self.ended.extend(ended_at.map(|at| (at, id)));
             }
         }
         if was_on != runs_on {
@@ -708,7 +690,7 @@ impl Keeper {
             return;
         };
         let job = &kept.job;
-        let wanted = if job.void_on_top {
+        let wanted = if job.void_on_top || kept.remark(self.epoch).is_some() {
             Some(kept.stored)
         } else {
             match &job.state {
@@ -721,6 +703,8 @@ impl Keeper {
                 state if state.word().is_terminal() => kept.ended_at.map(|at| {
                     let age = if self.surplus.contains(&(at, id)) {
                         self.retention.age.min(self.pace.purge_age_min)
+                    } else if self.unacknowledged.contains(&id) {
+                        self.retention.age.max(KEEP_UNACKNOWLEDGED)
                     } else {
                         self.retention.age
                     };
@@ -782,6 +766,7 @@ impl Keeper {
         if let Some(machine) = &kept.runs_on {
             self.leaves(id, machine);
         }
+        self.unacknowledged.remove(&id);
     }
 }
 

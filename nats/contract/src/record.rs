@@ -250,6 +250,34 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         spec: Option<Box<JobSpec>>,
     },
+    /// A remark, which changes nothing: an attempt had run though another decision held, and its
+    /// machine has told how it truly ended.
+    Superseded {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Its number, from 1.
+        no: u32,
+        /// Its machine.
+        machine: MachineId,
+        /// Its fencing token.
+        token: u64,
+        /// How it had ended.
+        outcome: Outcome,
+        /// What it wrote.
+        #[serde(default)]
+        output: OutputCount,
+        /// When its process was started, by its machine's clock.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        started_at: Option<Time>,
+        /// When it was gone, by its machine's clock.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended_at: Option<Time>,
+    },
+    /// A remark, which changes nothing: the operator knows of every superseded attempt told so far.
+    Acknowledged {
+        /// Who does.
+        by: String,
+    },
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -273,13 +301,15 @@ impl Change {
             Self::Restated {} => "job.restated",
             Self::Recovered { .. } => "job.recovered",
             Self::Adopted { .. } => "job.adopted",
+            Self::Superseded { .. } => "job.superseded",
+            Self::Acknowledged { .. } => "job.acknowledged",
         }
     }
 
     /// Whether `kind` is one this binary can read.
     #[must_use]
     pub fn knows_kind(kind: &str) -> bool {
-        const KINDS: [&str; 12] = [
+        const KINDS: [&str; 14] = [
             "job.queued",
             "job.claimed",
             "job.ended",
@@ -292,6 +322,8 @@ impl Change {
             "job.restated",
             "job.recovered",
             "job.adopted",
+            "job.superseded",
+            "job.acknowledged",
         ];
         KINDS.contains(&kind)
     }
@@ -303,9 +335,16 @@ impl Change {
             Self::Claimed { attempt, .. }
             | Self::Ended { attempt, .. }
             | Self::Lost { attempt, .. }
-            | Self::Adopted { attempt, .. } => Some(*attempt),
+            | Self::Adopted { attempt, .. }
+            | Self::Superseded { attempt, .. } => Some(*attempt),
             _ => None,
         }
+    }
+
+    /// Whether it only tells something and changes nothing.
+    #[must_use]
+    pub fn is_remark(&self) -> bool {
+        matches!(self, Self::Superseded { .. } | Self::Acknowledged { .. })
     }
 }
 

@@ -38,6 +38,16 @@ pub struct AttemptView {
     pub output: OutputCount,
 }
 
+/// An attempt that had run though another decision held: its end does not count.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SupersededView {
+    /// The attempt, and how it had truly ended.
+    #[serde(flatten)]
+    pub ran: AttemptView,
+    /// Who has acknowledged it.
+    pub acknowledged_by: Option<String>,
+}
+
 /// A job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobView {
@@ -59,6 +69,15 @@ pub struct JobView {
     pub attempt: u32,
     /// All attempts.
     pub attempts: Vec<AttemptView>,
+    /// Attempts that had run though another decision held.
+    #[serde(default)]
+    pub superseded: Vec<SupersededView>,
+    /// Whether one of those is not acknowledged.
+    #[serde(default)]
+    pub unacknowledged: bool,
+    /// Whether more than one attempt had a process, one of them superseded.
+    #[serde(default)]
+    pub two_ran: bool,
     /// The exit code of the last attempt, once it ended by itself.
     pub exit_code: Option<u8>,
     /// The signal that ended the last attempt.
@@ -119,6 +138,9 @@ impl JobView {
             index: job.spec.index,
             revision: job.last_seq,
             attempts,
+            superseded: job.superseded.iter().map(superseded_view).collect(),
+            unacknowledged: job.unacknowledged() > 0,
+            two_ran: job.two_ran(),
         }
     }
 
@@ -140,6 +162,9 @@ impl JobView {
             shell: spec.shell,
             attempt: 0,
             attempts: Vec::new(),
+            superseded: Vec::new(),
+            unacknowledged: false,
+            two_ran: false,
             exit_code: None,
             signal: None,
             reason: None,
@@ -201,8 +226,9 @@ fn reason(state: &JobState) -> Option<String> {
     }
 }
 
-fn attempt_view(attempt: &crate::job::Attempt) -> AttemptView {
-    let (exit_code, signal, reason) = match &attempt.outcome {
+/// Exit code, signal, and why it ended where neither tells.
+fn ended_how(outcome: Option<&Outcome>) -> (Option<u8>, Option<u8>, Option<String>) {
+    match outcome {
         None => (None, None, None),
         Some(Outcome::Exited { exit_code }) => (Some(*exit_code), None, None),
         Some(Outcome::Signaled { signal }) => (None, Some(*signal), None),
@@ -213,7 +239,11 @@ fn attempt_view(attempt: &crate::job::Attempt) -> AttemptView {
         Some(Outcome::Rejected { reason } | Outcome::Unknown { reason }) => {
             (None, None, Some(reason.clone()))
         }
-    };
+    }
+}
+
+fn attempt_view(attempt: &crate::job::Attempt) -> AttemptView {
+    let (exit_code, signal, reason) = ended_how(attempt.outcome.as_ref());
     AttemptView {
         attempt: attempt.no,
         id: attempt.id,
@@ -227,6 +257,31 @@ fn attempt_view(attempt: &crate::job::Attempt) -> AttemptView {
         signal,
         reason,
         output: attempt.output,
+    }
+}
+
+/// A superseded attempt for people and programs.
+#[must_use]
+pub fn superseded_view(told: &crate::job::Superseded) -> SupersededView {
+    // Of one that is fenced it is told here that it was ended, not why it was given up.
+    let (exit_code, signal, reason) = match &told.outcome {
+        Outcome::Fenced => (None, None, Some("ended by its machine".to_owned())),
+        outcome => ended_how(Some(outcome)),
+    };
+    SupersededView {
+        ran: AttemptView {
+            attempt: told.no,
+            id: told.id,
+            machine: told.machine.clone(),
+            token: told.token,
+            started_at: told.started_at,
+            ended_at: told.ended_at,
+            exit_code,
+            signal,
+            reason,
+            output: told.output,
+        },
+        acknowledged_by: told.acknowledged_by.clone(),
     }
 }
 

@@ -175,7 +175,7 @@ fn a_tip_that_is_newer_than_the_rulings_read_with_it_is_not_adopted() {
     let effects = on(&mut attempt, Input::Reread(reading));
     assert!(matches!(
         effects[..],
-        [Effect::Superseded(Some(_)), Effect::Forget, Effect::Done]
+        [Effect::Superseded(_), Effect::Forget, Effect::Done]
     ));
 }
 

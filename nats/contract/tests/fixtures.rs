@@ -1,6 +1,7 @@
 //! The wire contract as it was written once is read for ever. `fixtures/v1` holds one message of
-//! each kind from a real run (`lease.hub`, `job.rejected`, `event.machine.load` and what is not
-//! stored, `stat` and `hub.stats`, by hand) and is never changed.
+//! each kind from a real run (`lease.hub`, `job.rejected`, `job.superseded`, `job.acknowledged`,
+//! `event.attempt.superseded`, `event.machine.load` and what is not stored, `stat` and `hub.stats`, by
+//! hand) and is never changed.
 //! `fixtures/v2` is what a later fleet may write: the same with fields nobody knows yet, and kinds
 //! nobody knows yet.
 
@@ -102,6 +103,8 @@ fn version_one_is_read_and_nothing_of_it_is_lost() {
         "rejected",
         "resolved",
         "restated",
+        "superseded",
+        "acknowledged",
     ] {
         assert!(fixtures.contains_key(&format!("job.{kind}")), "{kind}");
     }

@@ -155,6 +155,29 @@ impl Script {
         self.write(n, at, &Writer::Keeper, lost)
     }
 
+    /// The first attempt had run on this machine until now, though another decision held.
+    #[cfg(test)]
+    pub(crate) fn superseded(&mut self, n: u32, at: Time, on: &str, end: Outcome) -> Option<Fact> {
+        let from = self.jobs.get(&n)?.attempts.first()?.claimed_at;
+        let superseded = Change::Superseded {
+            attempt: AttemptId::from_random(Self::bits(n + 500)),
+            no: 1,
+            machine: Self::machine(on),
+            token: 7,
+            outcome: end,
+            output: OutputCount::default(),
+            started_at: Some(from),
+            ended_at: Some(at),
+        };
+        self.write(n, at, &Writer::Keeper, superseded)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn acknowledged(&mut self, n: u32, at: Time) -> Option<Fact> {
+        let by = "ana".to_owned();
+        self.write(n, at, &Writer::Operator, Change::Acknowledged { by })
+    }
+
     /// A beat.
     pub(crate) fn beat(&mut self, at: Time, presence: Presence) -> Fact {
         self.beats += 1;

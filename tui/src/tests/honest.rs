@@ -144,6 +144,57 @@ fn an_inbox_with_nothing_in_it_does_not_say_that_all_is_well() {
 }
 
 #[test]
+fn that_two_ran_is_in_the_inbox_and_the_dispatch_until_it_is_acknowledged() {
+    let mut model = model(Situation::Empty, MONO);
+    let mut script = Script::default();
+    let at = |seconds| demo::before(now(), seconds);
+    let exit = fleet_contract::outcome::Outcome::Exited { exit_code: 3 };
+    let facts = vec![
+        script.dispatch(30, at(9000), "deploy", "make deploy", ""),
+        script.claim(30, at(8990), "forge"),
+        script.exit(30, at(8000), 0),
+        script.superseded(30, at(7000), "delta", exit),
+    ];
+    let tell = |model: &mut Model, facts: Vec<Option<fleet_contract::projection::Fact>>| {
+        let facts = facts.into_iter().flatten().collect();
+        let (reader, left) = (Reader::Journal, 0);
+        let msg = Msg::Facts {
+            reader,
+            facts,
+            left,
+        };
+        update(model, now(), msg);
+    };
+    tell(&mut model, facts);
+    keys(&mut model, "!");
+    update(&mut model, now(), Msg::Resize(120, 36));
+    let inbox = text(&draw(&model, 120, 36));
+    for expected in [
+        "Inbox · 1",
+        "1 ran twice, or on after its end",
+        "two ran, after",
+        "attempt 1 also ran, on delta: exit 3",
+        "by its clock",
+        "token 7; this end does not count",
+        "fleet ack",
+    ] {
+        assert!(inbox.contains(expected), "{expected}\n{inbox}");
+    }
+    press(&mut model, KeyCode::Enter);
+    let detail = text(&draw(&model, 120, 36));
+    for expected in ["attempt 1", "also ran", "on delta: exit 3", "fleet ack"] {
+        assert!(detail.contains(expected), "{expected}\n{detail}");
+    }
+    press(&mut model, KeyCode::Esc);
+    let acknowledged = script.acknowledged(30, now());
+    tell(&mut model, vec![acknowledged]);
+    let inbox = text(&draw(&model, 120, 36));
+    assert!(inbox.contains("nothing waits for you"), "{inbox}");
+    // None of it is a failure.
+    assert!(!inbox.contains("failed more than"), "{inbox}");
+}
+
+#[test]
 fn what_stands_still_costs_nothing() {
     let mut model = blank(MONO);
     let journal = |facts| {

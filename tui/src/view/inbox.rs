@@ -26,6 +26,7 @@ fn group_count(model: &Model, group: u8) -> usize {
     match group {
         0 => fleet.count(StateWord::NeedsHuman),
         1 => fleet.count(StateWord::Lost),
+        2 => fleet.superseded(),
         _ => fleet.freshly_failed(at),
     }
 }
@@ -138,10 +139,10 @@ fn first(model: &Model, selected: usize, width: usize, height: usize) -> usize {
 
 /// What the group is called, before its first job.
 fn heading(model: &Model, before: Option<&Job>, job: &Job) -> Vec<Line<'static>> {
-    let Some((here, name)) = group(job.state.word()) else {
+    let Some((here, name)) = group(job) else {
         return Vec::new();
     };
-    let last = before.and_then(|job| group(job.state.word()));
+    let last = before.and_then(group);
     if last.is_some_and(|(group, _)| group == here) {
         return Vec::new();
     }
@@ -172,18 +173,19 @@ fn entry(model: &Model, job: &Job, selected: bool, width: usize) -> Vec<Line<'st
         Span::raw(title),
         Span::styled(format!("  {place}  {age}"), dim),
     ])];
-    let reason = reason(model, job);
-    let reason = text::escape(&reason).into_owned();
-    let room = width.saturating_sub(4).max(8);
-    let rows = text::wrap(&reason, room);
-    let cut = rows.len() > REASON;
-    for (no, range) in rows.into_iter().take(REASON).enumerate() {
-        let more = if cut && no + 1 == REASON {
-            look.ellipsis()
-        } else {
-            ""
-        };
-        lines.push(Line::raw(format!("    {}{more}", &reason[range])));
+    for told in std::iter::once(reason(model, job)).chain(words::superseded(model, job)) {
+        let told = text::escape(&told).into_owned();
+        let room = width.saturating_sub(4).max(8);
+        let rows = text::wrap(&told, room);
+        let cut = rows.len() > REASON;
+        for (no, range) in rows.into_iter().take(REASON).enumerate() {
+            let more = if cut && no + 1 == REASON {
+                look.ellipsis()
+            } else {
+                ""
+            };
+            lines.push(Line::raw(format!("    {}{more}", &told[range])));
+        }
     }
     if selected {
         lines.push(Line::styled(format!("    {}", to_type(job, &id)), dim));
@@ -206,6 +208,14 @@ fn reason(model: &Model, job: &Job) -> String {
 
 /// What to type about it: verbs that there are.
 fn to_type(job: &Job, id: &str) -> String {
+    let ack = match job.unacknowledged() {
+        0 => String::new(),
+        _ => format!("fleet ack {id} when you have seen to what it did   "),
+    };
+    format!("{ack}{}", to_type_about_end(job, id))
+}
+
+fn to_type_about_end(job: &Job, id: &str) -> String {
     match job.state {
         JobState::NeedsHuman { .. } => {
             format!("fleet cancel {id} ends it, then dispatch it again   fleet logs {id}")

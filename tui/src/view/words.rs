@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fleet_contract::envelope::WIRE_VERSION;
 use fleet_contract::ids::JobId;
-use fleet_contract::job::{Job, JobState};
+use fleet_contract::job::{Job, JobState, Superseded};
 use fleet_contract::machine::{MachineState, Presence};
 use fleet_contract::outcome::Outcome;
 use fleet_contract::projection::{Fleet, Machine, span};
@@ -114,6 +114,19 @@ pub(crate) fn title(job: &Job) -> String {
 
 /// What there is to know about where a job stands, beside its word.
 pub(crate) fn note(model: &Model, job: &Job) -> String {
+    let note = note_of_state(model, job);
+    let mark = match (job.unacknowledged(), job.two_ran()) {
+        (0, _) => return note,
+        (_, true) => "two ran",
+        (_, false) => "had run on",
+    };
+    match note.is_empty() {
+        true => mark.to_owned(),
+        false => format!("{mark}, {note}"),
+    }
+}
+
+fn note_of_state(model: &Model, job: &Job) -> String {
     let now = model.now;
     if model.is_dated() && !job.state.word().is_terminal() {
         let unknown = match model.phase() {
@@ -185,6 +198,43 @@ fn after(job: &Job) -> String {
         Some((started, ended)) => format!(" after {}", span(ended.since(started))),
         None => String::new(),
     }
+}
+
+/// What there is to know about attempts of it that had run though their ends do not count, and that
+/// nobody has acknowledged: at most two, and how many more.
+pub(crate) fn superseded(model: &Model, job: &Job) -> Vec<String> {
+    const TOLD: usize = 2;
+    let open = job.superseded.iter();
+    let open = open.filter(|told| told.acknowledged_by.is_none());
+    let mut words: Vec<String> = open.take(TOLD).map(|told| ran_too(model, told)).collect();
+    let more = job.unacknowledged().saturating_sub(TOLD);
+    if more > 0 {
+        words.push(format!("and {more} more"));
+    }
+    words
+}
+
+/// One attempt that had run though its end does not count.
+pub(crate) fn ran_too(model: &Model, told: &Superseded) -> String {
+    let clock = |time: Time| clock(time, &model.zone);
+    let times = match (told.started_at, told.ended_at) {
+        (Some(from), Some(to)) => {
+            let took = span(to.since(from));
+            format!(", {} to {} by its clock, {took}", clock(from), clock(to))
+        }
+        (_, Some(to)) => format!(", until {} by its clock", clock(to)),
+        _ => String::new(),
+    };
+    let how = match &told.outcome {
+        Outcome::Fenced => "ended by its machine".to_owned(),
+        other => outcome(Some(other)),
+    };
+    let (no, machine, token) = (told.no, &told.machine, told.token);
+    let seen = match &told.acknowledged_by {
+        Some(by) => format!("acknowledged by {by}"),
+        None => "this end does not count".to_owned(),
+    };
+    format!("attempt {no} also ran, on {machine}: {how}{times}, token {token}; {seen}")
 }
 
 /// How an attempt ended.

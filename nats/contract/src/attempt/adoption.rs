@@ -122,7 +122,7 @@ impl Attempt {
         match self.stage.clone() {
             Stage::Ending { .. } if self.unclaimed => self.finish(Vec::new()),
             Stage::Ending { gone } => {
-                self.finish(vec![Effect::Superseded(Some(gone.outcome)), Effect::Forget])
+                self.finish(vec![Effect::Superseded(Box::new(gone)), Effect::Forget])
             }
             _ => {
                 self.stage = Stage::Superseded;

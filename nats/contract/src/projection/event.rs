@@ -85,7 +85,9 @@ impl Event {
             attempt.map(|attempt| attempt.machine.clone())
         };
         let machine = match (&fact.writer, &record.change) {
-            (Writer::Machine(machine), _) => Some(machine.clone()),
+            (Writer::Machine(machine), _) | (_, Change::Superseded { machine, .. }) => {
+                Some(machine.clone())
+            }
             (
                 _,
                 Change::Queued {
@@ -197,7 +199,9 @@ fn describe(change: &Change) -> String {
                 next_words(next)
             )
         }
-        Change::CancelRequested { by } | Change::Canceled { by } => format!("by {by}"),
+        Change::CancelRequested { by } | Change::Canceled { by } | Change::Acknowledged { by } => {
+            format!("by {by}")
+        }
         Change::Lost { reason, next, .. } => format!("{reason}{}", next_words(next)),
         Change::Expired {} => "it waited too long".to_owned(),
         Change::Rejected { reason } => reason.clone(),
@@ -208,6 +212,20 @@ fn describe(change: &Change) -> String {
         Change::Restated {} => "what holds, over a record that does not count".to_owned(),
         Change::Recovered { question, .. } => question.clone(),
         Change::Adopted { no, .. } => format!("attempt {no} is still there"),
+        Change::Superseded {
+            no,
+            outcome,
+            started_at,
+            ended_at,
+            ..
+        } => {
+            let took = started_at
+                .zip(*ended_at)
+                .map(|(from, to)| span(to.since(from)));
+            let after = took.map_or(String::new(), |took| format!(" after {took}"));
+            let how = outcome_words(outcome);
+            format!("attempt {no} had run: {how}{after}; that does not count")
+        }
     }
 }
 

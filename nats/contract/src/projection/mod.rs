@@ -156,6 +156,8 @@ pub struct Counters {
 enum Rank {
     NeedsHuman,
     Lost,
+    /// An attempt of it had run though another decision held, and nobody has acknowledged that.
+    Superseded,
     Failed,
     Running,
     Backoff,
@@ -175,6 +177,14 @@ impl Rank {
             StateWord::Backoff => Self::Backoff,
             StateWord::Queued => Self::Queued,
             StateWord::Canceled | StateWord::Succeeded => Self::Ended,
+        }
+    }
+
+    fn of_job(job: &Job) -> Self {
+        match Self::of(job.state.word()) {
+            rank @ (Self::NeedsHuman | Self::Lost) => rank,
+            _ if job.unacknowledged() > 0 => Self::Superseded,
+            rank => rank,
         }
     }
 }
@@ -462,7 +472,18 @@ impl Fleet {
         let failed = StateWord::ALL.into_iter();
         let failed = failed.filter(|word| Rank::of(*word) == Rank::Failed);
         let all: usize = failed.map(|word| self.count(word)).sum();
-        all.saturating_sub(self.freshly_failed(now))
+        let told = self.rank(Rank::Superseded).filter(|(_, _, id)| {
+            let job = self.jobs.get(id);
+            job.is_some_and(|job| Rank::of(job.state.word()) == Rank::Failed)
+        });
+        all.saturating_sub(self.freshly_failed(now) + told.count())
+    }
+
+    /// How many jobs, beside those that wait for a person or are lost, tell of an attempt that had
+    /// run though another decision held, which nobody has acknowledged.
+    #[must_use]
+    pub fn superseded(&self) -> usize {
+        self.rank(Rank::Superseded).count()
     }
 
     fn rank(&self, rank: Rank) -> impl Iterator<Item = &OrderKey> {
@@ -480,8 +501,9 @@ impl Fleet {
     }
 
     /// Jobs as an operator needs to see them: those that wait for a person, those that are lost,
-    /// until somebody says how they ended, those that failed within [`FRESH`], what runs and waits, and then all other ended ones, newest first. Lazy:
-    /// taking a screenful costs a screenful.
+    /// until somebody says how they ended, those of which more ran than counts, until somebody
+    /// acknowledges that, those that failed within [`FRESH`], what runs and waits, and then all
+    /// other ended ones, newest first. Lazy: taking a screenful costs a screenful.
     pub fn worst_first(&self, now: Time) -> impl Iterator<Item = &Job> {
         self.worst_first_ids(now)
             .filter_map(|id| self.jobs.get(&id))
@@ -492,18 +514,19 @@ impl Fleet {
         let first = self
             .rank(Rank::NeedsHuman)
             .chain(self.rank(Rank::Lost))
+            .chain(self.rank(Rank::Superseded))
             .chain(self.fresh(Rank::Failed, now))
             .chain(self.rank(Rank::Running))
             .chain(self.rank(Rank::Backoff))
             .chain(self.rank(Rank::Queued))
             .map(|(_, _, id)| *id);
-        let lost = self.count(StateWord::Lost) > 0;
+        let above = self.count(StateWord::Lost) > 0 || self.rank(Rank::Superseded).next().is_some();
         let rest = self.ended.iter().rev().filter(move |(at, id)| {
             let fresh = is_fresh(*at, now);
-            let job = (fresh || lost).then(|| self.jobs.get(id)).flatten();
+            let job = (fresh || above).then(|| self.jobs.get(id)).flatten();
             // Those that nobody has dealt with, and that failed of late, stand above.
-            match job.map(|job| Rank::of(job.state.word())) {
-                Some(Rank::Lost) => false,
+            match job.map(Rank::of_job) {
+                Some(Rank::Lost | Rank::Superseded) => false,
                 Some(Rank::Failed) => !fresh,
                 _ => true,
             }
@@ -635,7 +658,7 @@ fn order_key(job: &Job) -> (OrderKey, StateWord) {
     let word = job.state.word();
     let at = job.changed_at.as_micros();
     let at = if word.is_terminal() { -at } else { at };
-    ((Rank::of(word), at, job.id), word)
+    ((Rank::of_job(job), at, job.id), word)
 }
 
 fn ended_at(key: OrderKey) -> Time {

@@ -8,7 +8,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
 
-use super::{fact, lines, log, part, state_line};
+use super::{NAME, fact, lines, log, part, state_line};
 use crate::model::{JobDetail, Model};
 use crate::text;
 use crate::view::{events, path, popup, table, words};
@@ -130,6 +130,7 @@ fn facts(model: &Model, job: &Job, width: u16) -> Vec<Line<'static>> {
     facts.push(path::line(model, job, usize::from(width)));
     facts.push(fact(model, "command", &spec.command.join(" ")));
     facts.extend(attempts(model, job));
+    facts.extend(superseded(model, job, width));
     let at = format!(
         "{} by {}, {}",
         words::clock(spec.submitted_at, zone),
@@ -209,6 +210,27 @@ fn attempts(model: &Model, job: &Job) -> Vec<Line<'static>> {
     let earlier = job.attempts.len().saturating_sub(ATTEMPTS);
     if earlier > 0 {
         told.push(fact(model, "", &format!("{earlier} attempts before these")));
+    }
+    told
+}
+
+/// Attempts that had run though their ends do not count, in full, and what to type about them.
+fn superseded(model: &Model, job: &Job, width: u16) -> Vec<Line<'static>> {
+    let room = usize::from(width).saturating_sub(NAME + 2).max(8);
+    let mut told = Vec::new();
+    for one in job.superseded.iter().rev().take(ATTEMPTS) {
+        let text = words::ran_too(model, one);
+        let text = text::escape(&text).into_owned();
+        let rows = text::wrap(&text, room).into_iter().take(IN_FULL);
+        told.extend(rows.enumerate().map(|(no, range)| {
+            let name = if no == 0 { "also ran" } else { "" };
+            fact(model, name, &text[range])
+        }));
+    }
+    if job.unacknowledged() > 0 {
+        let id = words::prefix(&model.fleet, job.id);
+        let next = format!("fleet ack {id} when you have seen to what it did");
+        told.push(fact(model, "type", &next));
     }
     told
 }

@@ -1,0 +1,109 @@
+//! What machines tell of attempts that had run though another decision held: the keeper writes it
+//! into the job's journal, where it stays until the operator has acknowledged it.
+
+use std::time::Duration;
+
+use super::{Keeper, Kept};
+use crate::event::SupersededTold;
+use crate::ids::{AttemptId, JobId, MachineId};
+use crate::job::{SUPERSEDED_MAX, token_epoch};
+use crate::outcome::Outcome;
+use crate::record::Change;
+
+/// How long an ended job is kept whose superseded attempts nobody has acknowledged.
+pub const KEEP_UNACKNOWLEDGED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Most jobs that are kept for that beyond their time; others go as all do.
+pub const UNACKNOWLEDGED_MAX: usize = 1000;
+/// A journal that takes more goes as all do.
+const HELD_MAX_BYTES: u64 = 256 * 1024;
+
+/// What was told of an attempt and does not stand in its job's journal yet.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    attempt: AttemptId,
+    machine: MachineId,
+    outcome: Outcome,
+    told: SupersededTold,
+}
+
+impl Keeper {
+    /// A machine has told that an attempt of its had ended though another decision held
+    /// ([`crate::event::kind::ATTEMPT_SUPERSEDED`]). May come again, and before the records that it
+    /// follows from. One that never had a process is nothing to tell of.
+    pub fn superseded(
+        &mut self,
+        job: JobId,
+        attempt: AttemptId,
+        machine: &MachineId,
+        told: &SupersededTold,
+    ) {
+        let outcome = match &told.outcome {
+            Some(outcome) if !matches!(outcome, Outcome::Rejected { .. }) => outcome.clone(),
+            _ => return,
+        };
+        let Some(kept) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        let known = |pending: &Pending| pending.attempt == attempt;
+        if kept.superseded.iter().any(known) || kept.superseded.len() >= SUPERSEDED_MAX {
+            return;
+        }
+        kept.superseded.push(Pending {
+            attempt,
+            machine: machine.clone(),
+            outcome,
+            told: told.clone(),
+        });
+        kept.drop_told();
+        self.schedule(job);
+    }
+}
+
+impl Kept {
+    /// The remark that can be written now, if there is one. `epoch` is the hub's: an attempt that
+    /// the journal does not know can only be of an earlier one.
+    pub(super) fn remark(&self, epoch: u64) -> Option<Change> {
+        if self.superseded.is_empty() || !self.job.takes_remarks() {
+            return None;
+        }
+        let mut all = self.superseded.iter();
+        all.find_map(|pending| pending.remark(self, epoch))
+    }
+
+    /// Lets go of what the journal tells by now.
+    pub(super) fn drop_told(&mut self) {
+        let told = &self.job.superseded;
+        self.superseded
+            .retain(|pending| told.iter().all(|told| told.id != pending.attempt));
+    }
+
+    /// Whether it has ended, and is to be kept until the operator has acknowledged what it tells.
+    pub(super) fn waits_for_operator(&self) -> bool {
+        self.ended_at.is_some() && self.job.unacknowledged() > 0 && self.bytes <= HELD_MAX_BYTES
+    }
+}
+
+impl Pending {
+    fn remark(&self, kept: &Kept, epoch: u64) -> Option<Change> {
+        let job = &kept.job;
+        if !job.lacks(self.attempt, &self.machine) {
+            return None;
+        }
+        let known = job.attempts.iter().find(|known| known.id == self.attempt);
+        let (no, token) = match (known, self.told.no, self.told.token) {
+            (Some(known), ..) => (known.no, known.token),
+            (None, Some(no), Some(token)) if token_epoch(token) < epoch => (no, token),
+            _ => return None,
+        };
+        Some(Change::Superseded {
+            attempt: self.attempt,
+            no,
+            machine: self.machine.clone(),
+            token,
+            outcome: self.outcome.clone(),
+            output: self.told.output,
+            started_at: self.told.started_at,
+            ended_at: self.told.ended_at,
+        })
+    }
+}
