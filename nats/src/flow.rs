@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES, WireError};
-use fleet_contract::event::{EventView, Flow};
-use fleet_contract::ids::{AttemptId, JobId, MachineId};
+use fleet_contract::event::{EventView, Flow, kind};
+use fleet_contract::ids::{AttemptId, JobId, MachineId, Writer};
 use fleet_contract::time::Time;
 use serde_json::Value;
 
@@ -71,8 +71,9 @@ impl NewEvent {
 /// As [`envelope::decode_any`].
 pub fn event(message: &Stored) -> Result<EventView, WireError> {
     let limit = envelope::TICKET_MAX_BYTES;
-    let (header, mut data): (Header, Value) =
+    let (mut header, mut data): (Header, Value) =
         envelope::decode_any(&message.honest()?.payload, limit, |_| true)?;
+    speaks_for_its_writer(&message.subject, &mut header)?;
     // Standard input may be megabytes of base64 that nobody wants to see in an event.
     if let Some(spec) = data.get_mut("spec").and_then(Value::as_object_mut) {
         spec.remove("stdin");
@@ -87,6 +88,38 @@ pub fn event(message: &Stored) -> Result<EventView, WireError> {
         attempt: header.attempt,
         data,
     })
+}
+
+/// Refuses an event that tells of another than who may write on its subject.
+fn speaks_for_its_writer(subject: &str, header: &mut Header) -> Result<(), WireError> {
+    let (writer, kind, job) = match (subject::parse_flow(subject), subject::parse_job(subject)) {
+        (Some((writer, kind)), _) => (writer.parse::<MachineId>().ok(), Some(kind), None),
+        (None, Some((job, Writer::Machine(machine)))) => (Some(machine), None, Some(job)),
+        (None, Some((job, _))) => (None, None, Some(job)),
+        (None, None) => {
+            return Err(WireError::Malformed(format!(
+                "no event's subject: {subject}"
+            )));
+        }
+    };
+    // What the hub alone tells may have others act on it.
+    let of_hub = kind.is_some_and(|kind| {
+        kind.starts_with("hub.") || [kind::MACHINE_LOST, kind::JOURNAL_VOID].contains(&kind)
+    });
+    let other_kind = kind.is_some_and(|kind| kind != header.kind) || (of_hub && writer.is_some());
+    let other_job = job.is_some() && header.job.is_some_and(|told| Some(told) != job);
+    let other_machine = writer.is_some() && header.machine.is_some() && header.machine != writer;
+    if other_kind || other_job || other_machine {
+        let told: String = header.kind.chars().take(80).collect();
+        let machine = header.machine.as_ref().map_or("nobody", MachineId::as_str);
+        return Err(WireError::Malformed(format!(
+            "{told:?} of {machine} was told on {subject}"
+        )));
+    }
+    if writer.is_some() {
+        header.machine = writer;
+    }
+    Ok(())
 }
 
 /// Most events that are stored at once; the server takes 1,000.
@@ -210,5 +243,59 @@ impl Bus {
         };
         self.store(&subject::flow(writer, event.kind), payload.into(), &options)
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_nats::HeaderMap;
+
+    fn told(
+        subject: &str,
+        kind: &'static str,
+        machine: Option<&str>,
+    ) -> Result<EventView, WireError> {
+        let new = NewEvent {
+            kind,
+            machine: machine.map(|m| m.parse().unwrap()),
+            job: Some(JobId::from_key("x")),
+            attempt: None,
+            detail: Value::Null,
+        };
+        event(&Stored {
+            subject: subject.to_owned(),
+            seq: 1,
+            time: Time::default(),
+            headers: HeaderMap::new(),
+            payload: new.encode("boot", 1).unwrap().into(),
+            smuggled: false,
+        })
+    }
+
+    #[test]
+    fn an_event_is_told_by_whom_it_is_about() {
+        let own = told("fleet.flow.rogue.x", "x", Some("rogue")).unwrap();
+        assert_eq!(own.machine.unwrap().as_str(), "rogue");
+        let unnamed = told("fleet.flow.rogue.x", "x", None).unwrap();
+        assert_eq!(unnamed.machine.unwrap().as_str(), "rogue");
+        let hub = told(
+            "fleet.flow.hub.machine.lost",
+            "machine.lost",
+            Some("studio"),
+        )
+        .unwrap();
+        assert_eq!(hub.machine.unwrap().as_str(), "studio");
+        for (subject, kind, machine) in [
+            ("fleet.flow.rogue.x", "x", Some("studio")),
+            ("fleet.flow.rogue.x", "y", Some("rogue")),
+            // A console forgets a job that the hub purged.
+            ("fleet.flow.rogue.hub.job_purged", "hub.job_purged", None),
+            ("fleet.flow.rogue.machine.lost", "machine.lost", None),
+            ("fleet.flow.rogue.journal.void", "journal.void", None),
+            ("fleet.pres.rogue", "x", Some("rogue")),
+        ] {
+            assert!(told(subject, kind, machine).is_err(), "{subject} {kind}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use fleet_contract::ids::{JobId, MachineId, Writer};
 use fleet_contract::job::{Applied, Void};
 use fleet_contract::keeper::{Act, Keeper, Pace, Retention};
 use fleet_contract::machine;
+use fleet_contract::quota::Quota;
 use fleet_contract::spec::Target;
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -82,6 +83,8 @@ pub async fn run_at(
         caught_up: false,
         untold: BTreeMap::new(),
         room: Room::default(),
+        void_quota: Quota::default(),
+        malformed_quota: Quota::default(),
         counters,
     };
     loop {
@@ -121,6 +124,9 @@ struct Shell {
     /// news to anybody.
     untold: BTreeMap<JobId, NewEvent>,
     room: Room,
+    /// What was told lately of whom: records that do not count, and messages that are none.
+    void_quota: Quota,
+    malformed_quota: Quota,
     counters: Arc<KeeperCounters>,
 }
 
@@ -222,7 +228,11 @@ impl Shell {
         };
         let due = due.map(|pause| Instant::now() + pause);
         let silent = self.machines.values().filter_map(|beat| beat.lost_at).min();
-        due.into_iter().chain(silent).min()
+        let untold = [&self.void_quota, &self.malformed_quota]
+            .into_iter()
+            .filter_map(|quota| quota.next_due(clock::boot_time()))
+            .map(|pause| Instant::now() + pause);
+        due.into_iter().chain(silent).chain(untold).min()
     }
 
     /// Everything that may be due after something came.
@@ -237,6 +247,7 @@ impl Shell {
             }
         }
         self.lose_the_silent();
+        self.tell_untold();
         if self.caught_up {
             for act in self.keeper.due(self.clock.now(), clock::boot_time()) {
                 self.begin(act);
@@ -248,6 +259,7 @@ impl Shell {
     fn caught_up(&mut self) {
         self.caught_up = true;
         for (_, event) in std::mem::take(&mut self.untold) {
+            KeeperCounters::count(&self.counters.voids);
             self.tell(event);
         }
         for (job, lost) in std::mem::take(&mut self.holes) {
@@ -309,6 +321,13 @@ impl Shell {
     }
 
     fn void(&mut self, job: JobId, seq: u64, writer: Writer, void: &Void) {
+        if self.caught_up {
+            KeeperCounters::count(&self.counters.voids);
+            let who = writer.to_string();
+            if !self.void_quota.takes(&who, clock::boot_time()) {
+                return;
+            }
+        }
         let machine = match writer {
             Writer::Machine(machine) => Some(machine),
             _ => None,
@@ -503,6 +522,11 @@ impl Shell {
     }
 
     fn malformed(&mut self, message: &Stored, why: &str) {
+        KeeperCounters::count(&self.counters.malformed);
+        let who = subject::owner(&message.subject).unwrap_or_default();
+        if !self.malformed_quota.takes(who, clock::boot_time()) {
+            return;
+        }
         let detail = json!({ "subject": message.subject, "seq": message.seq, "reason": why });
         self.tell(NewEvent {
             kind: kind::MESSAGE_MALFORMED,
@@ -513,11 +537,29 @@ impl Shell {
         });
     }
 
+    /// Tells how many there were more of what was told of somebody one by one.
+    fn tell_untold(&mut self) {
+        let now = clock::boot_time();
+        let voids = self.void_quota.due(now).into_iter();
+        let voids = voids.map(|told| (kind::JOURNAL_VOID, told));
+        let malformed = self.malformed_quota.due(now).into_iter();
+        let malformed = malformed.map(|told| (kind::MESSAGE_MALFORMED, told));
+        let untold: Vec<_> = voids.chain(malformed).collect();
+        for (kind, (who, count)) in untold {
+            let detail = json!({ "count": count, "reason": "more of the kind" });
+            self.tell(NewEvent {
+                kind,
+                machine: who.parse().ok(),
+                job: None,
+                attempt: None,
+                detail,
+            });
+        }
+    }
+
     /// Tells an event, after all earlier ones.
     fn tell(&mut self, event: NewEvent) {
         let counter = match event.kind {
-            kind::JOURNAL_VOID => Some(&self.counters.voids),
-            kind::MESSAGE_MALFORMED => Some(&self.counters.malformed),
             kind::MACHINE_LOST => Some(&self.counters.machines_lost),
             kind::LEASE_TAKEN => Some(&self.counters.leases_taken),
             _ => None,

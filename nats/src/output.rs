@@ -1,13 +1,16 @@
 //! Output on the bus: one message a chunk, its bytes as they are, what they are in one header.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use fleet_contract::envelope::{WIRE_VERSION, WireError};
-use fleet_contract::ids::{AttemptId, JobId, MachineId};
+use fleet_contract::ids::{AttemptId, JobId, MachineId, MessageId};
 use fleet_contract::outcome::OutputStream;
 use fleet_contract::time::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::{Bus, BusError, Store, Stored};
+use crate::clock;
 use crate::subject::{self, stream};
 
 /// Chunks of one attempt that its sender may have on their way at once: half a MiB at the most. None
@@ -101,6 +104,12 @@ impl Chunk {
     }
 }
 
+/// What only this process knows, for as long as it runs.
+fn secret() -> &'static MessageId {
+    static SECRET: OnceLock<MessageId> = OnceLock::new();
+    SECRET.get_or_init(clock::message_id)
+}
+
 impl Bus {
     /// Stores a chunk of output.
     ///
@@ -114,7 +123,9 @@ impl Bus {
         bytes: Bytes,
     ) -> Result<u64, BusError> {
         let text = serde_json::to_string(head).map_err(|e| WireError::Malformed(e.to_string()))?;
-        let id = format!("{}-{}", head.attempt, head.seq);
+        // Nobody else may guess it: the server's dedup window is one for all machines, and who stored
+        // the id first would have the chunk swallowed.
+        let id = format!("{}-{}-{}", secret(), head.attempt, head.seq);
         let headers = [(CHUNK, text)];
         let options = Store {
             message_id: Some(&id),

@@ -17,6 +17,12 @@ const LOG_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Most chunks of one job's output on the hub: more than 256 MiB in full chunks.
 const LOG_PER_JOB: i64 = 131_072;
 
+/// Heaviest message of a stream that takes no jobs and no output, in bytes: the contract's 1 MiB, and
+/// headers.
+const MESSAGE_SIZE: i64 = 1024 * 1024 + 64 * 1024;
+/// Heaviest chunk of output: 32 KiB, and headers.
+const CHUNK_SIZE: i64 = 48 * 1024;
+
 /// Most consumers of one stream.
 const MAX_CONSUMERS: i64 = 100_000;
 
@@ -74,7 +80,8 @@ pub fn definitions(store_bytes: u64) -> Vec<(&'static str, Value)> {
         (name, config)
     };
     let queue = json!({ "retention": "workqueue", "discard": "new" });
-    let registry = json!({ "max_msgs_per_subject": 1 });
+    // One peer has one subject here: that many bytes are all it can take.
+    let registry = json!({ "max_msgs_per_subject": 1, "max_msg_size": MESSAGE_SIZE });
     vec![
         with(
             stream::JOB,
@@ -106,13 +113,18 @@ pub fn definitions(store_bytes: u64) -> Vec<(&'static str, Value)> {
             &["fleet.flow.>"],
             share(10, 4096),
             // What a machine told while the hub was away comes in batches, whole or not at all.
-            json!({ "max_age": nanos(FLOW_AGE), "allow_atomic": true }),
+            json!({ "max_age": nanos(FLOW_AGE), "allow_atomic": true, "max_msg_size": MESSAGE_SIZE }),
         ),
         with(
             stream::LOG,
             &["fleet.log.*.*"],
             share(40, 65_536),
-            json!({ "max_age": nanos(LOG_AGE), "max_msgs_per_subject": LOG_PER_JOB, "compression": "s2" }),
+            json!({
+                "max_age": nanos(LOG_AGE),
+                "max_msgs_per_subject": LOG_PER_JOB,
+                "max_msg_size": CHUNK_SIZE,
+                "compression": "s2",
+            }),
         ),
         with(stream::LEASE, &["fleet.lease.*.*"], share(1, 64), registry),
     ]
@@ -133,7 +145,12 @@ const INSISTED: [&str; 5] = [
     "discard",
 ];
 /// Limits: made tighter where ours are, never looser. 0 and below mean none.
-const LIMITS: [&str; 3] = ["max_bytes", "max_age", "max_msgs_per_subject"];
+const LIMITS: [&str; 4] = [
+    "max_bytes",
+    "max_age",
+    "max_msgs_per_subject",
+    "max_msg_size",
+];
 
 /// Makes the streams that are missing and mends those that differ.
 ///

@@ -198,6 +198,19 @@ pub fn parse_lease(subject: &str) -> Option<MachineId> {
         .flatten()
 }
 
+/// Who writes on a subject of a stream, as its name says: the machine whose right it is, or another
+/// writer's token.
+#[must_use]
+pub fn owner(subject: &str) -> Option<&str> {
+    let mut tokens = subject.strip_prefix("fleet.")?.split('.');
+    match tokens.next()? {
+        "pres" | "flow" | "stat" => tokens.next(),
+        "job" | "log" | "lease" => tokens.nth(1),
+        _ => None,
+    }
+    .filter(|token| !token.is_empty())
+}
+
 /// Where a machine tells what it counted; not stored.
 #[must_use]
 pub fn stat(machine: &MachineId) -> String {
@@ -270,6 +283,23 @@ mod tests {
         assert_eq!(parse_log(&log(id, &machine)), Some((id, machine.clone())));
         for holder in ["studio", HUB] {
             assert_eq!(parse_lease(&lease(&machine, holder)), Some(machine.clone()));
+        }
+    }
+
+    #[test]
+    fn an_owner_is_who_may_write_there() {
+        for subject in [
+            "fleet.pres.studio",
+            "fleet.flow.studio.machine.up",
+            "fleet.stat.studio",
+            "fleet.job.aaaaaaaaaaaaaaaa.studio",
+            "fleet.log.aaaaaaaaaaaaaaaa.studio",
+            "fleet.lease.mini.studio",
+        ] {
+            assert_eq!(owner(subject), Some("studio"), "{subject}");
+        }
+        for subject in ["fleet.work.any.n.x", "fleet.job.x", "fleet.pres.", "x"] {
+            assert_eq!(owner(subject), None, "{subject}");
         }
     }
 

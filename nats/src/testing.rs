@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tempfile::TempDir;
 
 use crate::connect::{ConnectError, ConnectOptions, Link, connect};
@@ -157,3 +158,119 @@ fn shared_folder() -> PathBuf {
         .map_or_else(std::env::temp_dir, Path::to_path_buf)
         .join("fleet-test-server")
 }
+
+/// Somebody on the bus who sends whatever comes to mind, as far as its credentials reach.
+pub struct Peer {
+    link: Link,
+}
+
+impl Peer {
+    /// One over this connection.
+    #[must_use]
+    pub fn new(link: Link) -> Self {
+        Self { link }
+    }
+
+    /// Its connection.
+    #[must_use]
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Sends a message with these headers, for nobody to answer.
+    ///
+    /// # Panics
+    /// Where the client does not take it.
+    #[expect(clippy::panic, reason = "a test that cannot send fails there and then")]
+    pub async fn send(&self, subject: &str, headers: &[(String, String)], bytes: bytes::Bytes) {
+        let mut map = async_nats::HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name.as_str(), value.as_str());
+        }
+        let client = self.link.client();
+        let sent = match headers {
+            [] => client.publish(subject.to_owned(), bytes).await,
+            _ => {
+                client
+                    .publish_with_headers(subject.to_owned(), map, bytes)
+                    .await
+            }
+        };
+        sent.unwrap_or_else(|e| panic!("{subject}: {e}"));
+    }
+
+    /// Sends a message that names where the answer goes.
+    ///
+    /// # Panics
+    /// As [`Peer::send`].
+    #[expect(clippy::panic, reason = "a test that cannot send fails there and then")]
+    pub async fn send_for(&self, subject: &str, reply: &str, bytes: bytes::Bytes) {
+        let client = self.link.client();
+        let sent = client.publish_with_reply(subject.to_owned(), reply.to_owned(), bytes);
+        sent.await.unwrap_or_else(|e| panic!("{subject}: {e}"));
+    }
+
+    /// Returns when the server has taken in everything that was sent, refused or not.
+    ///
+    /// # Panics
+    /// Where it does not answer.
+    #[expect(clippy::panic, reason = "a test that needs its hub fails without it")]
+    pub async fn settled(&self) {
+        let client = self.link.client();
+        let asked = client.request("$JS.API.INFO", bytes::Bytes::new());
+        match tokio::time::timeout(Duration::from_secs(60), asked).await {
+            Ok(Ok(_)) => {}
+            other => panic!("the server does not answer: {other:?}"),
+        }
+    }
+
+    /// An inbox of its own.
+    #[must_use]
+    pub fn inbox(&self) -> String {
+        self.link.client().new_inbox()
+    }
+
+    /// Hears everything below a subject from now on, until it is asked to send it again.
+    ///
+    /// # Panics
+    /// Where it may not.
+    #[expect(clippy::panic, reason = "a test that needs its hub fails without it")]
+    pub async fn overhear(&self, subject: &str) -> Overheard {
+        let heard = self.link.client().subscribe(subject.to_owned()).await;
+        let heard = heard.unwrap_or_else(|e| panic!("{subject}: {e}"));
+        self.settled().await;
+        Overheard(heard)
+    }
+
+    /// Sends everything again that was heard, as it was, the newest first, and then the oldest first
+    /// without the headers that tell the server that it had it; how many messages that were.
+    ///
+    /// # Panics
+    /// As [`Peer::send`].
+    pub async fn replay(&self, mut heard: Overheard) -> usize {
+        self.settled().await;
+        let mut all = Vec::new();
+        while let Some(Some(message)) = futures_util::FutureExt::now_or_never(heard.0.next()) {
+            all.push(message);
+        }
+        for message in all.iter().rev() {
+            let pairs = message.headers.iter().flat_map(|headers| headers.iter());
+            let pairs = pairs.flat_map(|(name, values)| {
+                let pair = |v: &async_nats::HeaderValue| (name.to_string(), v.to_string());
+                values.iter().map(pair).collect::<Vec<_>>()
+            });
+            let pairs: Vec<_> = pairs.collect();
+            self.send(&message.subject, &pairs, message.payload.clone())
+                .await;
+        }
+        for message in &all {
+            self.send(&message.subject, &[], message.payload.clone())
+                .await;
+        }
+        self.settled().await;
+        all.len()
+    }
+}
+
+/// What a peer has heard.
+pub struct Overheard(async_nats::Subscriber);

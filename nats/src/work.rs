@@ -352,6 +352,9 @@ impl Bus {
                     "max_ack_pending": -1,
                     "max_waiting": 20_000,
                     "max_deliver": -1,
+                    // One ticket a slot: nobody takes all of a queue by one pull.
+                    "max_batch": 1,
+                    "max_expires": u64::try_from(PARK_FOR.as_nanos()).unwrap_or(u64::MAX),
                 },
             });
             self.api::<Value>(

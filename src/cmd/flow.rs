@@ -17,12 +17,16 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupts;
 use crate::output::events::EventLine;
-use crate::{clock, read};
+use crate::{clock, read, words};
 
 /// How far back is shown where nothing is said.
 const SINCE: Duration = Duration::from_secs(3600);
 /// Events of one stream that wait for the other while both are read; then the older is shown.
 const AHEAD_MAX: usize = 4096;
+/// Events that cannot be read and are told one by one; later as a number, and while it goes on, so
+/// often.
+const UNREADABLE_MAX: u64 = 5;
+const UNREADABLE_EVERY: u64 = 1000;
 
 /// Shows events.
 pub(crate) async fn run(args: &Flow, cx: &mut Context) -> Outcome {
@@ -44,12 +48,17 @@ pub(crate) async fn run(args: &Flow, cx: &mut Context) -> Outcome {
     )?;
     let mut merged = Merged::new(journal, flow);
     let mut interrupts = Interrupts::new();
+    let mut unreadable = 0;
     loop {
         let message = tokio::select! {
             message = merged.next(args.follow) => message?,
             () = interrupts.next() => return Ok(Exit::Interrupted.code()),
         };
         let Some(message) = message else {
+            if unreadable > UNREADABLE_MAX {
+                let more = words::count(unreadable - UNREADABLE_MAX, "more event");
+                cx.output.note(&format!("{more} cannot be read"));
+            }
             return Ok(0);
         };
         match flow::event(&message) {
@@ -60,7 +69,16 @@ pub(crate) async fn run(args: &Flow, cx: &mut Context) -> Outcome {
                     }
                 }
             }
-            Err(error) => cx.output.note(&format!("an event cannot be read: {error}")),
+            Err(error) => {
+                unreadable += 1;
+                // Of thousands the first few say what they are.
+                if unreadable <= UNREADABLE_MAX {
+                    cx.output.note(&format!("an event cannot be read: {error}"));
+                } else if args.follow && unreadable.is_multiple_of(UNREADABLE_EVERY) {
+                    let so_far = words::count(unreadable, "event");
+                    cx.output.note(&format!("{so_far} cannot be read so far"));
+                }
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ mod fleet;
 mod harness;
 mod json;
 mod output;
+mod peers;
 mod recorder;
 mod services;
 mod spool;

@@ -10,6 +10,7 @@ use fleet_contract::ids::{AttemptId, InstanceId, MachineId, Writer};
 use fleet_contract::lease::{BootTime, CLAIM_WITHIN, FENCE_AFTER};
 use fleet_contract::machine::Service;
 use fleet_contract::outcome::{Outcome, OutputCount};
+use fleet_contract::quota::Quota;
 use fleet_nats::bus::Bus;
 use fleet_nats::clock;
 use fleet_nats::connect::{Link, LinkState};
@@ -118,9 +119,21 @@ pub(super) struct Context {
     /// Asks for a beat before its time.
     pub beat_soon: tokio::sync::Notify,
     pub pulse: std::sync::Arc<super::presence::Pulse>,
+    /// Messages that were none.
+    pub malformed: Mutex<Quota>,
 }
 
 impl Context {
+    /// What was told of messages that were none.
+    pub(super) fn malformed<T>(&self, with: impl FnOnce(&mut Quota) -> T) -> T {
+        with(
+            &mut self
+                .malformed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
     pub(super) fn writer(&self) -> Writer {
         Writer::Machine(self.me.clone())
     }

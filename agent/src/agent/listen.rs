@@ -7,6 +7,7 @@ use std::time::Duration;
 use fleet_contract::attempt::{Gone, Input};
 use fleet_contract::event::kind;
 use fleet_contract::ids::JobId;
+use fleet_contract::quota::Quota;
 use fleet_nats::clock;
 use fleet_nats::flow::NewEvent;
 use fleet_nats::subject::{self, verb};
@@ -212,12 +213,7 @@ async fn command(context: &Context, subject: &str, payload: &[u8], reply: Option
     }
     if *subject == subject::command(&context.me, verb::CANCEL) {
         match serde_json::from_slice::<Cancel>(payload) {
-            Ok(cancel) => {
-                context
-                    .routes
-                    .tell_job(cancel.job, || Told::from(Input::CancelAsked))
-                    .await
-            }
+            Ok(cancel) => context.routes.ask_to_cancel(cancel.job),
             Err(error) => malformed(context, subject, &error.to_string()),
         }
     } else if *subject == subject::command_all(verb::SPECS)
@@ -237,13 +233,31 @@ async fn command(context: &Context, subject: &str, payload: &[u8], reply: Option
     }
 }
 
-fn malformed(context: &Context, subject: &str, why: &str) {
-    let detail = json!({ "subject": subject, "reason": why });
-    context.events.tell(NewEvent::of_machine(
-        kind::MESSAGE_MALFORMED,
-        &context.me,
-        detail,
-    ));
+/// Tells of a message that is none: the first few, and later how many there were.
+pub(super) fn malformed(context: &Context, subject: &str, why: &str) {
+    let takes = |quota: &mut Quota| quota.takes("", clock::boot_time());
+    if context.malformed(takes) {
+        let subject: String = subject.chars().take(200).collect();
+        let detail = json!({ "subject": subject, "reason": why });
+        context.events.tell(NewEvent::of_machine(
+            kind::MESSAGE_MALFORMED,
+            &context.me,
+            detail,
+        ));
+    }
+}
+
+/// Tells how many messages were none and not told one by one.
+pub(super) fn tell_untold(context: &Context) {
+    let due = |quota: &mut Quota| quota.due(clock::boot_time());
+    for (_, count) in context.malformed(due) {
+        let detail = json!({ "count": count, "reason": "more of the kind" });
+        context.events.tell(NewEvent::of_machine(
+            kind::MESSAGE_MALFORMED,
+            &context.me,
+            detail,
+        ));
+    }
 }
 
 /// After every reconnect: says so, and has every attempt read its journal.

@@ -265,6 +265,7 @@ pub(super) async fn beat(context: Arc<Context>) {
         let presence = pulse.presence(&context, context.service());
         tell_degraded(&context, &presence.degraded, &mut told_degraded);
         tell_load(&context, &presence, &mut told_load);
+        super::listen::tell_untold(&context);
         let sent = context.bus.beat(&presence, None).await;
         if sent.is_ok() {
             measure(&context, &pulse).await;

@@ -113,26 +113,26 @@ impl Routes {
         }
     }
 
-    /// Tells every attempt of a job.
-    pub(super) async fn tell_job(&self, job: JobId, told: impl Fn() -> Told) {
-        let inboxes: Vec<_> = self
-            .table()
-            .values()
-            .filter(|route| route.job == job)
-            .map(|route| route.inbox.clone())
-            .collect();
-        for inbox in inboxes {
-            let _ = inbox.send(told()).await;
+    /// Tells every attempt of a job that the operator wants it ended. A hint to read the journal: one
+    /// that has much to do already has enough of them, whoever sends how many.
+    pub(super) fn ask_to_cancel(&self, job: JobId) {
+        for route in self.table().values().filter(|route| route.job == job) {
+            hint(&route.inbox, Told::from(Input::CancelAsked));
         }
     }
 
-    /// Tells every attempt to read the journal again. One that has much to do already will read it
-    /// anyway; half of its inbox is for what is told once only.
+    /// Tells every attempt to read the journal again.
     pub(super) fn reread_all(&self) {
         for route in self.table().values() {
-            if route.inbox.capacity() > INBOX / 2 {
-                let _ = route.inbox.try_send(Told::Reread);
-            }
+            hint(&route.inbox, Told::Reread);
         }
+    }
+}
+
+/// Tells what leads to reading the journal. One that has much to do already will read it anyway; half
+/// of its inbox is for what is told once only.
+fn hint(inbox: &mpsc::Sender<Told>, told: Told) {
+    if inbox.capacity() > INBOX / 2 {
+        let _ = inbox.try_send(told);
     }
 }

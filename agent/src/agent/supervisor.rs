@@ -97,6 +97,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
         dropped: AtomicU64::new(0),
         beat_soon: Notify::new(),
         pulse,
+        malformed: std::sync::Mutex::default(),
     });
 
     let slots = Arc::new(Semaphore::new(usize::try_from(options.slots).unwrap_or(1)));
@@ -227,12 +228,7 @@ async fn take(context: &Arc<Context>, offer: Offer) -> Option<JoinHandle<()>> {
     let ticket = match &delivered.ticket {
         Ok(ticket) => (**ticket).clone(),
         Err(error) => {
-            let detail = json!({ "subject": delivered.subject, "reason": error.to_string() });
-            context.events.tell(NewEvent::of_machine(
-                kind::MESSAGE_MALFORMED,
-                &context.me,
-                detail,
-            ));
+            listen::malformed(context, &delivered.subject, &error.to_string());
             // It comes again where this does not arrive, and is told again.
             let _ = context.bus.discard(&delivered).await;
             return None;

@@ -4,6 +4,7 @@
 //! compare-and-swap: a restart, a repeat or a second keeper does no harm. Nothing here waits; the
 //! shell asks [`Keeper::next_due`] when to come back.
 
+mod headless;
 mod limits;
 mod superseded;
 
@@ -17,6 +18,7 @@ use crate::policy::{self, Situation};
 use crate::record::{Cause, Change, Next, Record};
 use crate::spec::Target;
 use crate::time::Time;
+use headless::Headless;
 use superseded::Pending;
 
 pub use limits::{Pace, Retention};
@@ -30,6 +32,12 @@ pub const TICKET_CHECK_MAX: Duration = Duration::from_secs(60);
 pub const ACT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most acts handed out at once; the rest is due again at once.
 pub const ACTS_MAX: usize = 256;
+
+/// A job with more void records than this is restated more slowly with each: who writes them has no
+/// say in how much the keeper writes.
+const VOIDS_AT_ONCE: u32 = 8;
+/// By so much, up to [`ACT_TIMEOUT`].
+const VOID_PAUSE: Duration = Duration::from_millis(100);
 
 /// Ended jobs younger than this are kept whatever their number.
 pub const PURGE_AGE_MIN: Duration = Duration::from_secs(90);
@@ -190,6 +198,7 @@ pub struct Keeper {
     /// Ended jobs that are kept beyond their time, for the operator has not acknowledged something.
     unacknowledged: BTreeSet<JobId>,
     urgent: Vec<Act>,
+    headless: Headless,
     /// The last random draw it was given.
     draw: f64,
 }
@@ -213,6 +222,7 @@ impl Keeper {
             taking: BTreeMap::new(),
             unacknowledged: BTreeSet::new(),
             urgent: Vec::new(),
+            headless: Headless::default(),
             draw: 0.0,
         }
     }
@@ -295,6 +305,7 @@ impl Keeper {
                         superseded: Vec::new(),
                     };
                     self.jobs.insert(id, kept);
+                    self.headless.remove(id);
                     Applied::Changed
                 }
                 Err(void) => {
@@ -314,7 +325,7 @@ impl Keeper {
     /// goes. (What operator or keeper wrote may be of a newer contract and stays.)
     fn refuse_first(&mut self, job: JobId, up_to: u64, writer: &Writer) {
         if matches!(writer, Writer::Machine(_)) {
-            self.urgent.push(Act::Purge { job, up_to });
+            self.headless.add(job, up_to);
         }
     }
 
@@ -446,6 +457,7 @@ impl Keeper {
 
     /// The job's journal was removed.
     pub fn purged(&mut self, id: JobId) {
+        self.headless.remove(id);
         if let Some(kept) = self.jobs.remove(&id) {
             self.unindex(id, &kept);
         }
@@ -493,6 +505,8 @@ impl Keeper {
             acts.extend(self.due_job(id, now));
             self.schedule(id);
         }
+        let room = ACTS_MAX.saturating_sub(acts.len());
+        self.headless.due(now, room, &mut acts);
         acts
     }
 
@@ -502,7 +516,10 @@ impl Keeper {
         if !self.urgent.is_empty() {
             return Some(Duration::ZERO);
         }
-        let job = self.deadlines.first().map(|(at, _)| at.since(now));
+        let headless = self.headless.next_due();
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let job = headless.into_iter().chain(deadline).min();
+        let job = job.map(|at| at.since(now));
         let lease = self
             .watched()
             .map(|machine| {
@@ -690,7 +707,10 @@ impl Keeper {
             return;
         };
         let job = &kept.job;
-        let wanted = if job.void_on_top || kept.remark(self.epoch).is_some() {
+        let wanted = if job.void_on_top {
+            let pause = VOID_PAUSE.saturating_mul(job.voids.saturating_sub(VOIDS_AT_ONCE));
+            Some(kept.stored.plus(pause.min(ACT_TIMEOUT)))
+        } else if kept.remark(self.epoch).is_some() {
             Some(kept.stored)
         } else {
             match &job.state {

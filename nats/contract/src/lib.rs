@@ -26,6 +26,7 @@ pub mod needs;
 pub mod outcome;
 pub mod policy;
 pub mod projection;
+pub mod quota;
 pub mod record;
 pub mod reorder;
 pub mod spec;

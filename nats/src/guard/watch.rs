@@ -1,22 +1,25 @@
 //! The guard while the hub runs: a look every few seconds, and at once after each new server.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::time::Duration;
 
+use async_nats::Message;
 use fleet_contract::damage::{self, WARN_AT_PERCENT};
 use fleet_contract::event::kind;
 use fleet_contract::lease::BootTime;
 use fleet_contract::time::Time;
+use futures_util::{Stream, StreamExt};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Guard, GuardError, StreamState, Trouble, room, state};
+use super::{Guard, GuardError, StreamState, Trouble, room, state, word};
 use crate::bus::Bus;
 use crate::clock;
 use crate::connect::LinkState;
 use crate::hub::HubHandle;
-use crate::subject::stream;
+use crate::subject::{self, stream};
 
 /// How often the guard looks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -28,6 +31,8 @@ const DISK_LOW: u64 = 64 * 1024 * 1024;
 const DISK_PART: u64 = 50;
 /// A server that is silent is not started again sooner than this after the last time.
 const RESTART_PAUSE: Duration = Duration::from_secs(20);
+/// Pause after the hub's word was said again over another's.
+const CORRECT_PAUSE: Duration = Duration::from_millis(100);
 /// What retention removed is told this often at the most.
 const REMOVED_EVERY: Duration = Duration::from_secs(3600);
 
@@ -87,10 +92,18 @@ impl Guard {
         let mut link = self.bus.status();
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut words = self.hear_words().await;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 changed = link.changed() => if changed.is_err() { return },
+                spoken = words.next() => {
+                    match spoken {
+                        Some(spoken) => self.correct(&spoken.payload).await,
+                        None => words = self.hear_words().await,
+                    }
+                    continue;
+                }
             }
             let connected = link.borrow_and_update().state == LinkState::Connected;
             match self.look(connected).await {
@@ -104,6 +117,34 @@ impl Guard {
                 Err(error) => tracing::debug!(%error, "the guard cannot look now"),
             }
         }
+    }
+
+    /// What anybody says in the hub's place.
+    async fn hear_words(&self) -> Pin<Box<dyn Stream<Item = Message> + Send>> {
+        match self.bus.client().subscribe(subject::HUB_WORD).await {
+            Ok(heard) => Box::pin(heard),
+            Err(error) => {
+                tracing::warn!(%error, "nobody hears who speaks in the hub's place");
+                Box::pin(futures_util::stream::pending())
+            }
+        }
+    }
+
+    /// Says the hub's word again over one that is not its own: nothing is claimed meanwhile.
+    async fn correct(&mut self, spoken: &[u8]) {
+        if self.is_own_word(spoken) || self.hub.record().recovering.is_some() {
+            return;
+        }
+        tracing::warn!("somebody spoke in the hub's place; its word is said again");
+        if let Err(error) = self.bus.say_word(&self.word).await {
+            tracing::debug!(%error, "the hub's word was not stored");
+        }
+        // However fast others write, this is not faster.
+        tokio::time::sleep(CORRECT_PAUSE).await;
+    }
+
+    fn is_own_word(&self, spoken: &[u8]) -> bool {
+        word::decode(spoken).is_ok_and(|word| word == self.word)
     }
 
     async fn admit_again(&mut self) {

@@ -2,8 +2,9 @@
 //! what is wrong with it. Agents claim nothing at a server that nobody vouches for.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES};
+use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES, WireError};
 use fleet_contract::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,15 @@ use crate::subject::{self, stream};
 
 /// The kind of the word's envelope.
 const KIND: &str = "hub";
+
+/// How often a word that cannot be read is read again, and the pause before that.
+const READ_TRIES: u32 = 20;
+const READ_AGAIN: Duration = Duration::from_millis(100);
+
+/// A word as it lies in the stream.
+pub(super) fn decode(bytes: &[u8]) -> Result<HubWord, WireError> {
+    envelope::decode(bytes, KIND, MESSAGE_MAX_BYTES).map(|(_, word): (Header, HubWord)| word)
+}
 
 /// The hub about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,13 +75,22 @@ impl Bus {
     /// # Errors
     /// As [`Bus::last`].
     pub async fn hub_word(&self) -> Result<Option<HubWord>, BusError> {
-        let Some(message) = self.last(stream::LANE, subject::HUB_WORD).await? else {
-            return Ok(None);
-        };
-        let (_, word): (Header, HubWord) =
-            envelope::decode(&message.honest()?.payload, KIND, MESSAGE_MAX_BYTES)?;
-        self.note_epoch(word.epoch);
-        Ok(Some(word))
+        let mut tries = 0;
+        loop {
+            let Some(message) = self.last(stream::LANE, subject::HUB_WORD).await? else {
+                return Ok(None);
+            };
+            tries += 1;
+            match message.honest().and_then(|m| decode(&m.payload)) {
+                Ok(word) => {
+                    self.note_epoch(word.epoch);
+                    return Ok(Some(word));
+                }
+                // Whoever wrote that is not the hub, which says its own again.
+                Err(_) if tries < READ_TRIES => tokio::time::sleep(READ_AGAIN).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// The epoch of the server that this connection leads to, once its hub vouches for it.

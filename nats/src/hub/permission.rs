@@ -34,6 +34,8 @@ pub(crate) struct Template {
     subscribe: Vec<String>,
     /// May answer what it was asked, once, within this many nanoseconds.
     respond: Option<i64>,
+    /// Most subscriptions of one connection; -1: no limit.
+    subscriptions: i64,
 }
 
 impl Template {
@@ -41,7 +43,7 @@ impl Template {
         let mut template = json!({
             "pub": { "allow": self.publish },
             "sub": { "allow": self.subscribe },
-            "subs": -1, "data": -1, "payload": -1,
+            "subs": self.subscriptions, "data": -1, "payload": -1,
         });
         if let Some(ttl) = self.respond {
             template["resp"] = json!({ "max": 1, "ttl": ttl });
@@ -84,6 +86,9 @@ impl Permission {
         }
     }
 }
+
+/// Three for each lane and its own pin, and a few more: nobody has so many lanes.
+const WORKER_SUBSCRIPTIONS: i64 = 8192;
 
 /// A minute to answer a command.
 const ANSWER_WITHIN_NS: i64 = 60_000_000_000;
@@ -129,6 +134,7 @@ fn worker() -> Template {
         publish,
         subscribe,
         respond: Some(ANSWER_WITHIN_NS),
+        subscriptions: WORKER_SUBSCRIPTIONS,
     }
 }
 
@@ -159,6 +165,7 @@ fn viewer() -> Template {
             "fleet.stat.*".into(),
         ],
         respond: None,
+        subscriptions: -1,
     }
 }
 
@@ -178,6 +185,7 @@ fn operator() -> Template {
             "$JS.EVENT.>".into(),
         ],
         respond: Some(ANSWER_WITHIN_NS),
+        subscriptions: -1,
     }
 }
 

@@ -1,0 +1,308 @@
+//! Bad peers: whatever a machine sends with its own credentials, or a broken tool with the
+//! operator's, nothing stops, it is counted and told, and the work of others goes on.
+
+use bytes::Bytes;
+use fleet_nats::connect::{ConnectOptions, connect};
+use fleet_nats::hub::Credentials;
+use fleet_nats::testing::Peer;
+use serde_json::Value;
+
+use crate::fleet::{Gate, only_attempt};
+use crate::harness::{DEADLINE, Fleet, eventually};
+
+/// A job that nobody has dispatched.
+const NOBODYS: &str = "aaaaaaaaaaaaaaaa";
+
+/// Connects with the rights of a machine of this name, past everything that an agent checks.
+async fn worker(fleet: &Fleet, name: &str) -> Peer {
+    let file = fleet.home.user().join(format!("{name}.creds"));
+    let path = file.to_str().unwrap();
+    fleet
+        .run(&["hub", "credentials", "--machine", name, "--out", path])
+        .ok();
+    let options = ConnectOptions {
+        fail_within: DEADLINE,
+        ..ConnectOptions::new("fleet test", Credentials::load(&file).unwrap())
+    };
+    Peer::new(connect(&options).await.unwrap())
+}
+
+/// One JSON message of the contract's shape.
+fn envelope(kind: &str, machine: &str, job: &str, data: &str) -> String {
+    format!(
+        r#"{{"v":99,"id":"gorla2xmhluj6awz","time":"2026-11-20T07:00:22.615533Z","kind":"{kind}","machine":"{machine}","job":"{job}","attempt":"qzhknl653cmnjmjn","data":{data}}}"#
+    )
+}
+
+/// What no reader is ready for, whatever the subject.
+fn junk(job: &str) -> Vec<Bytes> {
+    let mut all: Vec<Bytes> = [
+        &b""[..],
+        b"junk",
+        b"{}",
+        b"null",
+        b"\xff\xfe\x00",
+        b"{\"v\":1",
+    ]
+    .into_iter()
+    .map(Bytes::from_static)
+    .collect();
+    for kind in [
+        "ticket",
+        "presence",
+        "lease",
+        "job.claimed",
+        "job.queued",
+        "hub",
+        "stat",
+        "x",
+    ] {
+        for machine in ["rogue", "studio", "NO SUCH"] {
+            for data in ["{}", "null", "[1,2]", r#"{"prev":1,"change":"claimed"}"#] {
+                all.push(envelope(kind, machine, job, data).into());
+            }
+        }
+    }
+    all.push("[".repeat(100_000).into());
+    all.push(format!("{}1{}", "{\"a\":".repeat(5_000), "}".repeat(5_000)).into());
+    all.push(vec![b'x'; 1024 * 1024].into());
+    all.push(
+        envelope(
+            "x",
+            "rogue",
+            job,
+            &format!("\"{}\"", "y".repeat(1024 * 1024)),
+        )
+        .into(),
+    );
+    all
+}
+
+/// Headers that mean something to the server.
+fn odd_headers() -> Vec<Vec<(String, String)>> {
+    let one = |pairs: &[(&str, &str)]| {
+        let owned = pairs
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        owned.collect::<Vec<_>>()
+    };
+    vec![
+        one(&[("Nats-Rollup", "all")]),
+        one(&[("Nats-Rollup", "sub")]),
+        one(&[("Nats-TTL", "1s")]),
+        one(&[("Nats-Msg-Id", "same")]),
+        one(&[("Nats-Msg-Id", "same")]),
+        one(&[("Nats-Expected-Last-Sequence", "1")]),
+        one(&[("Nats-Expected-Stream", "NONE")]),
+        one(&[("Nats-Batch-Id", "b"), ("Nats-Batch-Sequence", "1")]),
+        one(&[("Nats-Batch-Id", "b"), ("Nats-Batch-Sequence", "7")]),
+        one(&[
+            ("Nats-Schedule", "@every 1s"),
+            ("Nats-Schedule-Target", "fleet.work.any.n.x"),
+        ]),
+        one(&[
+            ("Nats-Stream", "JOB"),
+            ("Nats-Subject", "x"),
+            ("Nats-Sequence", "1"),
+        ]),
+        one(&[("Nats-Marker-Reason", "MaxAge"), ("KV-Operation", "PURGE")]),
+        one(&[("Fleet-Chunk", "{}"), ("Status", "503")]),
+    ]
+}
+
+/// Sends all of it on each subject, with and without a reply to come.
+async fn pour(peer: &Peer, subjects: &[String], job: &str) {
+    for subject in subjects {
+        for bytes in junk(job) {
+            peer.send(subject, &[], bytes).await;
+        }
+        for headers in odd_headers() {
+            peer.send(subject, &headers, Bytes::from_static(b"{}"))
+                .await;
+        }
+        peer.send_for(subject, &peer.inbox(), Bytes::from_static(b"junk"))
+            .await;
+        peer.settled().await;
+    }
+}
+
+/// A fleet with a machine `studio`, and a job that runs on it until its gate is opened.
+struct Scene {
+    fleet: Fleet,
+    gate: Gate,
+    runs: String,
+    agent: u32,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let fleet = Fleet::of(&[("studio", 2)]);
+        let gate = Gate::new();
+        let script = format!(
+            "echo runs >> {}; {}; echo done",
+            gate.file("ran").display(),
+            gate.wait("go")
+        );
+        let runs = fleet.dispatch(&["--on", "studio", "--shell", "--", &script]);
+        gate.until_lines("ran", 1);
+        let agent = fleet.agents[0].process.pid();
+        Self {
+            fleet,
+            gate,
+            runs,
+            agent,
+        }
+    }
+
+    /// Others' work goes on: what waits is claimed, what runs ends, and each once.
+    fn works(&self) {
+        let ran = self
+            .fleet
+            .run(&["dispatch", "--follow", "--", "echo", "through"]);
+        assert_eq!(ran.ok(), "through", "{ran:?}");
+        let ran = self.fleet.run(&[
+            "dispatch", "--follow", "--on", "studio", "--", "echo", "pinned",
+        ]);
+        assert_eq!(ran.ok(), "pinned", "{ran:?}");
+    }
+
+    /// Nothing has stopped, or was started anew; what ran ends as it does.
+    fn ends(self) -> Fleet {
+        self.works();
+        let runs = self.fleet.job(&self.runs);
+        assert_eq!(runs["state"], "running", "{runs}");
+        self.gate.open("go");
+        let (code, job) = self.fleet.ended(&self.runs);
+        assert_eq!(
+            (code, &job["state"]),
+            (0, &Value::from("succeeded")),
+            "{job}"
+        );
+        only_attempt(&job);
+        let logs = self.fleet.run(&["logs", &self.runs]);
+        assert_eq!(logs.out, "done\n", "{logs:?}");
+        assert_eq!(self.gate.lines("ran"), ["runs"]);
+        let machine = self.fleet.machine("studio").unwrap();
+        assert!(
+            ["up", "degraded"].contains(&machine["state"].as_str().unwrap()),
+            "{machine}"
+        );
+        assert_eq!(self.fleet.agents[0].process.pid(), self.agent);
+        assert!(
+            crate::fleet::runs(self.agent),
+            "the agent is the same process"
+        );
+        assert!(crate::fleet::runs(self.fleet.hub.pid()));
+        for errors in [
+            self.fleet.hub.errors(),
+            self.fleet.agents[0].process.errors(),
+        ] {
+            assert!(!errors.contains("panicked"), "{errors}");
+        }
+        assert_eq!(self.fleet.events("hub.server_restarted").len(), 0);
+        self.fleet
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_machine_sends_where_it_may_is_counted_and_told_and_stops_nobody() {
+    let scene = Scene::new();
+    let rogue = worker(&scene.fleet, "rogue").await;
+    let job = scene.runs.as_str();
+    let subjects = [
+        "fleet.pres.rogue".to_owned(),
+        "fleet.stat.rogue".to_owned(),
+        "fleet.flow.rogue.machine.up".to_owned(),
+        "fleet.flow.rogue.hub.job_purged".to_owned(),
+        "fleet.flow.rogue.a.b.c.d".to_owned(),
+        "fleet.lease.rogue.rogue".to_owned(),
+        format!("fleet.log.{job}.rogue"),
+        format!("fleet.log.{NOBODYS}.rogue"),
+        "fleet.log.NO.rogue".to_owned(),
+        format!("fleet.job.{job}.rogue"),
+        format!("fleet.job.{NOBODYS}.rogue"),
+        "fleet.job.NO.rogue".to_owned(),
+        "$JS.API.CONSUMER.MSG.NEXT.WORK.any-n".to_owned(),
+        "$JS.ACK.WORK.any-n.1.1.1.1.0".to_owned(),
+        "$JS.API.DIRECT.GET.LANE".to_owned(),
+        format!("$JS.API.DIRECT.GET.JOB.fleet.job.{job}.*"),
+    ];
+    pour(&rogue, &subjects, job).await;
+    scene.works();
+
+    // It is told: by whom, and how many.
+    let told = scene
+        .fleet
+        .event("journal.void", |e| e["machine"] == "rogue");
+    assert_eq!(told["job"], job, "{told}");
+    let told = scene.fleet.event("message.malformed", |_| true);
+    assert!(told["data"]["detail"]["subject"].is_string(), "{told}");
+    let flow = scene.fleet.run(&["flow", "--since", "1h"]);
+    assert_eq!(flow.code, 0, "{flow:?}");
+    assert!(flow.err.contains("cannot be read"), "{flow:?}");
+    scene.ends();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_tool_of_the_operators_stops_nobody() {
+    let scene = Scene::new();
+    let tool = Peer::new(scene.fleet.bus().await.0);
+    let job = scene.runs.as_str();
+    let subjects = [
+        format!("fleet.work.any.n.{job}"),
+        format!("fleet.work.any.h.{NOBODYS}"),
+        "fleet.work.any.n.NO".to_owned(),
+        "fleet.work.none.n.x".to_owned(),
+        format!("fleet.pin.studio.n.{NOBODYS}"),
+        "fleet.pin.nobody.n.x".to_owned(),
+        "fleet.lane.none".to_owned(),
+        "fleet.want.studio".to_owned(),
+        "fleet.want.hub".to_owned(),
+        "fleet.cmd.studio.cancel".to_owned(),
+        "fleet.cmd.studio.none".to_owned(),
+        "fleet.cmd.all.specs".to_owned(),
+        "fleet.cmd.all.none".to_owned(),
+        "fleet.cmd.hub.stats".to_owned(),
+        "fleet.cmd.hub.none".to_owned(),
+        "fleet.stat.studio".to_owned(),
+        "fleet.flow.hub.x".to_owned(),
+        "fleet.flow.studio.x".to_owned(),
+        "fleet.pres.nobody".to_owned(),
+        "fleet.lease.nobody.nobody".to_owned(),
+        format!("fleet.log.{job}.nobody"),
+        format!("fleet.job.{job}.operator"),
+        format!("fleet.job.{job}.keeper"),
+        format!("fleet.job.{job}.studio"),
+    ];
+    pour(&tool, &subjects, job).await;
+    scene.ends();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_again_and_in_the_wrong_order_change_nothing() {
+    let scene = Scene::new();
+    let tool = Peer::new(scene.fleet.bus().await.0);
+    let heard = tool.overhear("fleet.>").await;
+    let before: Vec<String> = ["--on=studio", "--priority=high", "--priority=low"]
+        .iter()
+        .map(|flag| scene.fleet.dispatch(&[flag, "--", "echo", "once"]))
+        .collect();
+    for id in &before {
+        assert_eq!(scene.fleet.ended(id).0, 0);
+    }
+    // A beat, a renewal of the lease, whatever comes of itself.
+    scene.fleet.machine("studio").unwrap();
+    let again = tool.replay(heard).await;
+    assert!(
+        again > 9,
+        "a ticket, a dispatch, a claim and an end of each: {again}"
+    );
+    for id in &before {
+        let job = eventually("it is as it was", || {
+            let job = scene.fleet.job(id);
+            (job["state"] == "succeeded").then_some(job)
+        });
+        only_attempt(&job);
+    }
+    scene.ends();
+}
