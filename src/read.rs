@@ -100,21 +100,6 @@ pub(crate) async fn resolve(bus: &Bus, text: &str) -> Result<JobId, Failure> {
     prefix::resolve(text, &ids(bus).await?)
 }
 
-/// The jobs that these texts are the ids, or the beginnings of ids, of.
-pub(crate) async fn resolve_all(bus: &Bus, texts: &[String]) -> Result<Vec<JobId>, Failure> {
-    if let Some(whole) = texts.iter().map(|text| prefix::whole(text)).collect() {
-        return Ok(whole);
-    }
-    for text in texts {
-        prefix::check(text)?;
-    }
-    let known = ids(bus).await?;
-    texts
-        .iter()
-        .map(|text| prefix::resolve(text, &known))
-        .collect()
-}
-
 /// One job.
 pub(crate) async fn job(bus: &Bus, id: JobId) -> Result<Job, Failure> {
     bus.job(id).await?.ok_or_else(|| unknown(id))

@@ -16,7 +16,7 @@ use fleet_contract::time::Time;
 use fleet_contract::view::JobView;
 use fleet_nats::bus::{Bus, BusError};
 use fleet_nats::home::Home;
-use fleet_nats::operate::DispatchError;
+use fleet_nats::operate::{ActError, DispatchError};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,8 @@ const PASSING: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// What is said of a job that is here and nowhere else.
 pub(crate) const HERE: &str = "spooled here, not sent";
+/// What is said of one that is to be ended and that the hub may have.
+const TO_BE_CANCELED: &str = "to be canceled, also at the hub, which may have it";
 
 /// A job to be: its id and its ticket are decided before anybody hears of it, so that it is the same
 /// job however often it is sent.
@@ -39,6 +41,9 @@ pub(crate) struct Planned {
     pub(crate) ticket: TicketId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) index: Option<u32>,
+    /// Who wants it ended, of a job that the hub may have already: it is canceled there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) canceled_by: Option<String>,
 }
 
 /// What one command dispatched.
@@ -52,6 +57,9 @@ pub(crate) struct Batch {
     pub(crate) queue_anyway: bool,
     pub(crate) spec: JobSpec,
     pub(crate) jobs: Vec<Planned>,
+    /// Whether its sending was begun: from then on nobody here knows what the hub has of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    begun: bool,
     /// Why the hub's fleet cannot run it: it is not sent again by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<String>,
@@ -72,8 +80,14 @@ impl Batch {
             queue_anyway,
             spec: spec.clone(),
             jobs,
+            begun: false,
             refused: None,
         }
+    }
+
+    /// Whether nothing is to be done about it but to wait for a person.
+    fn stays(&self) -> bool {
+        self.jobs.iter().all(|job| job.canceled_by.is_none())
     }
 
     fn spec_of(&self, job: &Planned) -> JobSpec {
@@ -90,11 +104,13 @@ impl Batch {
 
     fn view(&self, job: &Planned) -> JobView {
         let reason = match &self.refused {
+            _ if job.canceled_by.is_some() => format!("{HERE}: {TO_BE_CANCELED}"),
             Some(why) => format!("{HERE}: {why}"),
             None => HERE.to_owned(),
         };
         JobView {
             reason: Some(reason),
+            cancel_requested: job.canceled_by.is_some(),
             index: job.index,
             ..JobView::dispatched(job.id, &self.spec, 0)
         }
@@ -189,21 +205,41 @@ pub(crate) fn put(home: &Home, batch: &Batch) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes a job out of what waits here; whether it was there.
-pub(crate) fn remove(home: &Home, id: JobId) -> Result<bool, Failure> {
+/// What became of the wish to take a job out of what waits here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Withdrawn {
+    /// It is gone: the hub never hears of it.
+    Removed,
+    /// Its sending was begun: whoever sends next sees to it that it is canceled at the hub, too.
+    Begun,
+    /// It is not here, or not any more.
+    NotHere,
+}
+
+/// Takes a job out of what waits here, for `by`. Nobody sends it meanwhile: who sends has the lock.
+pub(crate) fn withdraw(home: &Home, id: JobId, by: &str) -> Result<Withdrawn, Failure> {
     let failed = |path: &Path, e: &io::Error| Failure::file("cannot remove the job", path, e);
     let folder = home.spool_dispatch();
+    if !any(home) {
+        return Ok(Withdrawn::NotHere);
+    }
     let _lock = lock(home, FlockOperation::LockExclusive).map_err(|e| failed(&folder, &e))?;
     for Entry { path, batch } in list(home) {
         let Ok(mut batch) = batch else { continue };
-        let before = batch.jobs.len();
-        batch.jobs.retain(|job| job.id != id);
-        if batch.jobs.len() < before {
-            rewrite(&path, &batch).map_err(|e| failed(&path, &e))?;
-            return Ok(true);
-        }
+        let Some(at) = batch.jobs.iter().position(|job| job.id == id) else {
+            continue;
+        };
+        let withdrawn = if batch.begun {
+            batch.jobs[at].canceled_by = Some(by.to_owned());
+            Withdrawn::Begun
+        } else {
+            batch.jobs.remove(at);
+            Withdrawn::Removed
+        };
+        rewrite(&path, &batch).map_err(|e| failed(&path, &e))?;
+        return Ok(withdrawn);
     }
-    Ok(false)
+    Ok(Withdrawn::NotHere)
 }
 
 /// Leaves these jobs in a file; without jobs the file goes.
@@ -222,6 +258,8 @@ fn rewrite(path: &Path, batch: &Batch) -> io::Result<()> {
 pub(crate) struct Sent {
     /// Jobs that the hub has now.
     pub(crate) jobs: Vec<JobId>,
+    /// Jobs of which the hub may have had something, and which are canceled there now.
+    pub(crate) canceled: Vec<JobId>,
     /// Jobs that the hub's fleet cannot run, and why.
     pub(crate) refused: Vec<(JobId, String)>,
     /// Files that cannot be read, and why.
@@ -254,10 +292,14 @@ pub(crate) async fn send(home: &Home, bus: &Bus, turn: Turn) -> Result<Sent, Fai
                 continue;
             }
         };
-        if batch.refused.is_some() && turn == Turn::Passing {
+        if batch.refused.is_some() && turn == Turn::Passing && batch.stays() {
             continue;
         }
-        let done = send_batch(bus, &mut batch, &mut sent).await;
+        let done = match cancel_begun(bus, &mut batch, &mut sent).await {
+            Ok(()) if batch.jobs.is_empty() => Ok(()),
+            Ok(()) => send_batch(bus, &path, &mut batch, &mut sent).await?,
+            Err(error) => Err(error),
+        };
         rewrite(&path, &batch).map_err(|e| Failure::file("cannot send", &path, &e))?;
         if let Err(error) = done {
             sent.stopped = Some(error);
@@ -286,12 +328,49 @@ async fn my_turn(home: &Home, turn: Turn) -> Result<Option<File>, Failure> {
     }
 }
 
+/// Cancels the jobs of a file that are not wanted any more and that the hub may have: sent once more,
+/// they are certainly the very jobs that it has or will have, and can be canceled.
+async fn cancel_begun(bus: &Bus, batch: &mut Batch, sent: &mut Sent) -> Result<(), DispatchError> {
+    let key = batch.key.clone();
+    for job in batch.jobs.clone() {
+        let Some(by) = &job.canceled_by else { continue };
+        let spec = batch.spec_of(&job);
+        let again = bus.dispatch_again(job.id, job.ticket, key.as_deref(), spec);
+        match again.await {
+            Ok(_) => match bus.cancel(job.id, by).await {
+                Ok(_) | Err(ActError::UnknownJob(_)) => {}
+                Err(ActError::Bus(error)) => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(%error, id = %job.id, "a job that was sent is not canceled yet");
+                    continue;
+                }
+            },
+            Err(error) if is_for_good(&error) => {}
+            Err(error) => return Err(error),
+        }
+        sent.canceled.push(job.id);
+        batch.jobs.retain(|other| other.id != job.id);
+    }
+    Ok(())
+}
+
 /// Sends one file's jobs; what is not sent stays in it.
-async fn send_batch(bus: &Bus, batch: &mut Batch, sent: &mut Sent) -> Result<(), DispatchError> {
-    let survey = bus.survey(&batch.spec.target).await?;
+async fn send_batch(
+    bus: &Bus,
+    path: &Path,
+    batch: &mut Batch,
+    sent: &mut Sent,
+) -> Result<Result<(), DispatchError>, Failure> {
     batch.refused = None;
+    let survey = match bus.survey(&batch.spec.target).await {
+        Ok(survey) => survey,
+        Err(error) => return Ok(Err(error.into())),
+    };
     if let Err(error) = survey.check(&batch.spec.target, batch.queue_anyway) {
-        return refuse(batch, error, sent);
+        return Ok(refuse(batch, error, sent));
+    }
+    if !std::mem::replace(&mut batch.begun, true) {
+        rewrite(path, batch).map_err(|e| Failure::file("cannot send", path, &e))?;
     }
     let mut done = Ok(());
     // One after the other: what was spooled first is queued first.
@@ -306,19 +385,22 @@ async fn send_batch(bus: &Bus, batch: &mut Batch, sent: &mut Sent) -> Result<(),
         }
     }
     batch.jobs.retain(|job| !sent.jobs.contains(&job.id));
-    done.or_else(|error| refuse(batch, error, sent))
+    Ok(done.or_else(|error| refuse(batch, error, sent)))
 }
 
-/// Keeps what the fleet will not take, however often it is asked; anything else is tried again.
-fn refuse(batch: &mut Batch, error: DispatchError, sent: &mut Sent) -> Result<(), DispatchError> {
-    let for_good = matches!(
+fn is_for_good(error: &DispatchError) -> bool {
+    matches!(
         error,
         DispatchError::UnknownMachine { .. }
             | DispatchError::KeyTaken { .. }
             | DispatchError::Spec(_)
             | DispatchError::Bus(BusError::Wire(_))
-    );
-    if !for_good {
+    )
+}
+
+/// Keeps what the fleet will not take, however often it is asked; anything else is tried again.
+fn refuse(batch: &mut Batch, error: DispatchError, sent: &mut Sent) -> Result<(), DispatchError> {
+    if !is_for_good(&error) {
         return Err(error);
     }
     let why = error.to_string();
@@ -351,6 +433,7 @@ mod tests {
             id: job_id(),
             ticket: ticket_id(),
             index: Some(index),
+            canceled_by: None,
         });
         Batch::new(&spec, jobs.collect(), None, false)
     }
@@ -384,9 +467,10 @@ mod tests {
         assert_eq!(views.len(), 6);
         assert_eq!(views[1].index, Some(0));
         assert_eq!(views[0].reason.as_deref(), Some(HERE));
-        assert!(remove(&home, views[1].id).unwrap());
-        assert!(!remove(&home, views[1].id).unwrap());
-        assert!(remove(&home, views[0].id).unwrap());
+        let out = |job: usize| withdraw(&home, views[job].id, "ana").unwrap();
+        assert_eq!(out(1), Withdrawn::Removed);
+        assert_eq!(out(1), Withdrawn::NotHere);
+        assert_eq!(out(0), Withdrawn::Removed);
         assert_eq!(names(&home).len(), 3, "an empty one goes");
     }
 

@@ -8,6 +8,7 @@ use fleet_nats::operate::ActError;
 use serde::Serialize;
 
 use crate::args::Ack;
+use crate::cmd::unsent;
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::jobs::ran_words;
@@ -41,7 +42,7 @@ impl Answer for Done {
 pub(crate) async fn run(args: &Ack, cx: &mut Context) -> Outcome {
     let bus = cx.acting_bus().await?;
     let ids = match args.all {
-        false => read::resolve_all(&bus, &args.jobs).await?,
+        false => unsent::resolve_all(cx, &bus, &args.jobs).await?,
         true => {
             let mut all = read::all(&bus).await?;
             all.retain(|job| job.unacknowledged() > 0);

@@ -8,10 +8,12 @@ use serde::Serialize;
 
 use crate::args::Cancel;
 use crate::ask;
+use crate::cmd::unsent;
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{Answer, Look};
 use crate::read;
+use crate::spooled::{self, Turn, Withdrawn};
 
 #[derive(Debug, Serialize)]
 struct Done {
@@ -24,8 +26,16 @@ struct Done {
 #[serde(rename_all = "snake_case", tag = "result")]
 enum What {
     Canceled,
-    CancelRequested { machine: MachineId },
-    AlreadyEnded { state: StateWord },
+    /// It waited on this machine only, and the hub never heard of it.
+    Removed,
+    /// The same, but the hub may have heard of it.
+    ToBeCanceled,
+    CancelRequested {
+        machine: MachineId,
+    },
+    AlreadyEnded {
+        state: StateWord,
+    },
 }
 
 impl Answer for Done {
@@ -37,6 +47,8 @@ impl Answer for Done {
         let id = self.id;
         match &self.what {
             What::Canceled => format!("{id} canceled\n"),
+            What::Removed => format!("{id} canceled: it was never sent\n"),
+            What::ToBeCanceled => unsent::to_be_canceled(id),
             What::CancelRequested { machine } => {
                 format!("{id} is being ended on {machine}: fleet wait {id}\n")
             }
@@ -47,21 +59,22 @@ impl Answer for Done {
 
 /// Ends jobs, after asking on a terminal.
 pub(crate) async fn run(args: &Cancel, cx: &mut Context) -> Outcome {
-    let bus = cx.acting_bus().await?;
-    let mut ids = read::resolve_all(&bus, &args.jobs).await?;
-    if !args.yes {
-        // Nobody need be asked about what has ended.
-        let mut open = Vec::new();
-        for id in ids {
-            match read::job(&bus, id).await?.state.word() {
-                state if state.is_terminal() => {
-                    let what = What::AlreadyEnded { state };
-                    cx.show(&Done { id, what })?;
-                }
-                _ => open.push(id),
-            }
+    // Not the way on which what waits here is sent: it would run, and then be canceled.
+    let bus = match cx.acting_bus_as_it_is().await {
+        Err(failure) if !args.jobs.iter().all(|job| unsent::find(cx, job).is_some()) => {
+            return Err(failure);
         }
-        ids = open;
+        bus => bus,
+    };
+    let mut ids = match &bus {
+        Ok(bus) => unsent::resolve_all(cx, bus, &args.jobs).await?,
+        Err(_) => {
+            let found = args.jobs.iter().filter_map(|job| unsent::find(cx, job));
+            found.map(|job| job.id).collect()
+        }
+    };
+    if !args.yes {
+        ids = still_open(cx, bus.as_ref().ok(), ids).await?;
     }
     if !args.yes && !ids.is_empty() {
         let what = match ids.as_slice() {
@@ -72,11 +85,66 @@ pub(crate) async fn run(args: &Cancel, cx: &mut Context) -> Outcome {
             return Ok(Exit::Interrupted.code());
         }
     }
+    let mut bus = bus;
     for id in ids {
-        let what = cancel(&bus, id, &cx.environment.who()).await?;
+        let by = cx.environment.who();
+        let what = match spooled::withdraw(&cx.settings.home, id, &by)? {
+            Withdrawn::Removed => What::Removed,
+            Withdrawn::NotHere => cancel(of_hub(&mut bus)?, id, &by).await?,
+            Withdrawn::Begun => match &bus {
+                Ok(bus) => cancel_begun(cx, bus, id, &by).await?,
+                Err(_) => What::ToBeCanceled,
+            },
+        };
         cx.show(&Done { id, what })?;
     }
     Ok(0)
+}
+
+/// Those that have not ended: nobody need be asked about the others.
+async fn still_open(
+    cx: &mut Context,
+    bus: Option<&Bus>,
+    ids: Vec<JobId>,
+) -> Result<Vec<JobId>, Failure> {
+    let mut open = Vec::new();
+    for id in ids {
+        let ended = match bus {
+            Some(bus) if unsent::find(cx, id.as_str()).is_none() => {
+                let state = read::job(bus, id).await?.state.word();
+                Some(state).filter(|state| state.is_terminal())
+            }
+            _ => None,
+        };
+        match ended {
+            Some(state) => {
+                let what = What::AlreadyEnded { state };
+                cx.show(&Done { id, what })?;
+            }
+            None => open.push(id),
+        }
+    }
+    Ok(open)
+}
+
+fn of_hub(bus: &mut Result<Bus, Failure>) -> Result<&Bus, Failure> {
+    match bus {
+        Ok(bus) => Ok(bus),
+        // It was sent in between, by somebody whom the hub has answered.
+        Err(failure) => Err(std::mem::replace(
+            failure,
+            Failure::Exit(Exit::Unavailable.code()),
+        )),
+    }
+}
+
+/// Its sending was begun, and may have been cut off: it is made certain and canceled.
+async fn cancel_begun(cx: &Context, bus: &Bus, id: JobId, by: &str) -> Result<What, Failure> {
+    spooled::send(&cx.settings.home, bus, Turn::Told).await?;
+    match unsent::find(cx, id.as_str()) {
+        Some(_) => Ok(What::ToBeCanceled),
+        None => cancel(bus, id, by).await,
+    }
 }
 
 async fn cancel(bus: &Bus, id: JobId, by: &str) -> Result<What, Failure> {

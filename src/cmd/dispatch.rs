@@ -277,6 +277,7 @@ fn jobs(args: &Dispatch) -> Vec<Planned> {
         id,
         ticket: ticket_id(),
         index,
+        canceled_by: None,
     };
     let key = args.key.as_deref();
     let Some(count) = args.count else {

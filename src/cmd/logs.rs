@@ -15,6 +15,7 @@ use fleet_nats::tail::{From, Next, Tail};
 use serde::Serialize;
 
 use crate::args::Logs;
+use crate::cmd::unsent;
 use crate::cmd::wait::{self, AfterInterrupt};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
@@ -26,9 +27,25 @@ use crate::words::count;
 
 /// Shows a job's output.
 pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
-    let bus = cx.bus().await?;
-    let id = read::resolve(&bus, &args.job).await?;
-    let job = read::job(&bus, id).await?;
+    let waits = unsent::find(cx, &args.job);
+    let (bus, id) = match (waits, args.follow) {
+        (Some(_), true) => {
+            let text = std::slice::from_ref(&args.job);
+            let (bus, ids) = unsent::until_sent(cx, text, None).await?;
+            (bus, ids[0])
+        }
+        (waits, _) => match look(args, cx).await {
+            Ok(found) => found,
+            Err(failure) => {
+                let job = waits.ok_or(failure)?;
+                return not_sent(&job, cx);
+            }
+        },
+    };
+    let Some(job) = bus.job(id).await? else {
+        let job = unsent::find(cx, id.as_str()).ok_or_else(|| read::unknown(id))?;
+        return not_sent(&job, cx);
+    };
     let mut sink = Sink::new(cx.output.is_json(), args.raw);
     let mut reader = LogTail::open(&bus, id).await?;
     if args.follow {
@@ -48,6 +65,21 @@ pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
         }
         sink.finish(cx, &JobView::of(&job))?;
     }
+    Ok(0)
+}
+
+async fn look(args: &Logs, cx: &Context) -> Result<(Bus, JobId), Failure> {
+    let bus = cx.bus().await?;
+    let texts = std::slice::from_ref(&args.job);
+    let id = unsent::resolve_all(cx, &bus, texts).await?;
+    Ok((bus, id[0]))
+}
+
+/// It has written nothing, for nobody has started it.
+fn not_sent(job: &JobView, cx: &mut Context) -> Outcome {
+    let reason = job.reason.as_deref().unwrap_or_default();
+    cx.output
+        .note(&format!("{} has written nothing: {reason}", job.id));
     Ok(0)
 }
 

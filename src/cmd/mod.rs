@@ -18,5 +18,6 @@ pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod spool;
 pub(crate) mod tui;
+pub(crate) mod unsent;
 pub(crate) mod up;
 pub(crate) mod wait;

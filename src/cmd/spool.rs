@@ -4,11 +4,12 @@ use fleet_contract::ids::JobId;
 use serde::Serialize;
 
 use crate::args::Spool;
+use crate::cmd::unsent;
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::jobs::{JobList, id_length};
 use crate::output::{Said, note};
-use crate::spooled::{self, Sent, Turn};
+use crate::spooled::{self, Sent, Turn, Withdrawn};
 use crate::{prefix, words};
 
 /// Lists them, sends them or takes some out.
@@ -76,6 +77,9 @@ async fn send(cx: &mut Context) -> Outcome {
 
 /// Says of each job that was not sent, why.
 fn tell_what_is_left(sent: &Sent) {
+    for id in &sent.canceled {
+        note(&format!("{id} is canceled at the hub, as was asked here"));
+    }
     for (id, why) in &sent.refused {
         note(&format!("{id} is not sent: {why}; fleet spool remove {id}"));
     }
@@ -111,12 +115,15 @@ fn remove(jobs: &[String], cx: &mut Context) -> Outcome {
         .map(|text| prefix::resolve(text, &known).map_err(|f| f.next("fleet spool list")))
         .collect::<Result<_, _>>()?;
     for id in ids {
-        if !spooled::remove(&home, id)? {
-            let text = format!("{id} was sent in between");
-            return Err(Failure::new(Exit::TempFail, text).next(format!("fleet cancel {id}")));
-        }
-        let value = serde_json::json!({ "id": id, "result": "removed" });
-        let text = format!("{id} removed\n");
+        let (result, text) = match spooled::withdraw(&home, id, &cx.environment.who())? {
+            Withdrawn::Removed => ("removed", format!("{id} removed\n")),
+            Withdrawn::Begun => ("to_be_canceled", unsent::to_be_canceled(id)),
+            Withdrawn::NotHere => {
+                let text = format!("{id} was sent in between");
+                return Err(Failure::new(Exit::TempFail, text).next(format!("fleet cancel {id}")));
+            }
+        };
+        let value = serde_json::json!({ "id": id, "result": result });
         cx.show(&Said { value, text })?;
     }
     Ok(0)

@@ -1,7 +1,6 @@
 //! `fleet wait`: waits until jobs have ended, and exits as they did.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use fleet_contract::ids::JobId;
 use fleet_contract::record::StateWord;
@@ -10,7 +9,7 @@ use fleet_nats::bus::Bus;
 
 use crate::args::Wait;
 use crate::ask;
-use crate::cmd::cancel;
+use crate::cmd::{cancel, unsent};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupts;
@@ -19,8 +18,8 @@ use crate::read::{self, Waiter};
 
 /// Waits for the jobs that were named.
 pub(crate) async fn run(args: &Wait, cx: &mut Context) -> Outcome {
-    let bus = cx.bus().await?;
-    let ids = read::resolve_all(&bus, &args.jobs).await?;
+    let deadline = args.timeout.map(|t| tokio::time::Instant::now() + t);
+    let (bus, ids) = unsent::until_sent(cx, &args.jobs, deadline).await?;
     let mut waiting = Vec::new();
     let mut ended = BTreeMap::new();
     for id in &ids {
@@ -42,7 +41,7 @@ pub(crate) async fn run(args: &Wait, cx: &mut Context) -> Outcome {
         let waiter = Waiter::open(&bus, from, waiting).await?;
         let left = ids.iter().filter(|id| !ended.contains_key(id)).copied();
         let mut waited = Waited::new(left.collect(), ended);
-        return until_ended(cx, &bus, waiter, &mut waited, &ids, args.timeout).await;
+        return until_ended(cx, &bus, waiter, &mut waited, &ids, deadline).await;
     }
     Ok(exit_code(&ids, &ended))
 }
@@ -68,9 +67,8 @@ pub(crate) async fn until_ended(
     mut waiter: Waiter,
     waited: &mut Waited,
     ids: &[JobId],
-    timeout: Option<Duration>,
+    deadline: Option<tokio::time::Instant>,
 ) -> Outcome {
-    let deadline = timeout.map(|t| tokio::time::Instant::now() + t);
     let mut interrupts = Interrupts::new();
     while !waited.left.is_empty() {
         let view = tokio::select! {

@@ -28,4 +28,5 @@ mod spool_dispatch;
 mod superseded;
 mod telling;
 mod terminal;
+mod unsent;
 mod up_console;
