@@ -274,6 +274,9 @@ fn log_to_stderr(verbose: u8, service: bool, color: Option<ColorChoice>) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(color)
+        // A remark that cannot be written (a full disk) would be told on standard error, and what
+        // cannot be told there ends the process: the executor, and with it every job.
+        .log_internal_errors(false)
         .with_writer(|| remarks::Remarks)
         .init();
 }

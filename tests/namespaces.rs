@@ -324,6 +324,7 @@ fn annoy(fleet: &harness::Fleet, machine: &str, count: usize) {
 }
 
 #[test]
+#[ignore = "needs root to mount a small disk: cargo test --test namespaces -- --ignored"]
 fn an_agent_on_a_full_disk_lives_on_and_tells_what_it_lost_when_there_is_room() {
     let home = Home::new();
     let disk = SmallDisk::mount(home.fleet());
@@ -338,7 +339,13 @@ fn an_agent_on_a_full_disk_lives_on_and_tells_what_it_lost_when_there_is_room() 
     });
     assert!(degraded["since"].is_string(), "{degraded}");
     assert_eq!(fleet.machine("studio").unwrap()["state"], "degraded");
+    // It could not even note that it begins a job: it takes none, and rejects none.
+    let waits = fleet.dispatch(&["--count", "4", "--", "true"]);
+    annoy(&fleet, "studio", 100);
     disk.free();
+    let waits: Vec<&str> = waits.lines().collect();
+    let ran = fleet.run(&[&["wait", "--timeout", "60s"], &waits[..]].concat());
+    assert_eq!(ran.code, 0, "{ran:?}");
     let told = eventually("what was lost is told", || {
         let (_, events) = fleet.home.json_lines(&["flow", "--kind", "spool.dropped"]);
         events.into_iter().next()

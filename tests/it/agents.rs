@@ -176,3 +176,42 @@ fn a_killed_agent_is_lost_within_a_second_and_the_others_work_on() {
     let ran = fleet.run(&["dispatch", "--wait", "--on", "bob", "--", "true"]);
     assert_eq!(ran.code, 0, "{ran:?}");
 }
+
+/// Whoever says that it speaks another protocol is refused, which the executor remarks.
+#[cfg(target_os = "linux")]
+fn annoy_executor(home: &Home) {
+    use std::io::{Read, Write};
+    let socket = home.fleet().join("agent/executor.sock");
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    let hello = br#"{"hello":{"version":4711,"base_env":null}}"#;
+    let length = u32::try_from(hello.len()).unwrap();
+    stream.write_all(&length.to_be_bytes()).unwrap();
+    stream.write_all(hello).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("refused"), "{answer}");
+}
+
+/// The file that an executor's remarks go to lies on the disk that may be full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_remark_that_finds_no_room_ends_no_executor_and_no_job() {
+    let fleet = Fleet::hub_alone();
+    let home = Home::new();
+    let folder = home.fleet().join("agent");
+    std::fs::create_dir_all(&folder).unwrap();
+    // Nothing can be written to it, for want of space.
+    std::os::unix::fs::symlink("/dev/full", folder.join("executor.log")).unwrap();
+    let agent = fleet.agent(home, "studio", &[]);
+    let gate = Gate::new();
+    let script = format!("{}; exit 3", gate.wait("go"));
+    let id = fleet.dispatch(&["--shell", "--", &script]);
+    fleet.until(&id, "running");
+    let executor = agent.executor();
+    annoy_executor(&agent.home);
+    gate.open("go");
+    let (code, job) = fleet.ended(&id);
+    assert_eq!(code, 3, "{job}");
+    assert_eq!(agent.executor(), executor, "it is the same one");
+}

@@ -22,6 +22,9 @@ use super::events::EventSink;
 use super::routes::{Announced, Routes, Told};
 use crate::executor::{ClientError, ExecutorClient, KillCause};
 
+/// With less than this free under `FLEET_HOME`, in bytes, no work is taken.
+const ROOM: u64 = 1024 * 1024;
+
 /// The lease as the agent knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Held {
@@ -179,6 +182,14 @@ impl Context {
             Stop::No => Service::Up,
             Stop::Gracefully | Stop::Now => Service::Draining,
         }
+    }
+
+    /// Whether the disk has room for the record of one more attempt. On a full one an attempt could
+    /// not be started, and its job would be rejected though others can run it.
+    pub(super) fn has_room(&self) -> bool {
+        let (free, total) = super::specs::disk(self.home.root());
+        // A disk that cannot be asked is none that is known to be full.
+        total == 0 || free >= ROOM
     }
 
     /// Ends the processes of an attempt, however often the executor has to be asked. Where it knows

@@ -22,6 +22,8 @@ use super::context::Context;
 const EMPTY_FOR: Duration = Duration::from_millis(5);
 /// Pause before a hub that does not answer, or has no queue for us yet, is asked again.
 const RETRY: Duration = Duration::from_millis(100);
+/// While the disk is full, how often it is looked at again.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
 /// One sweep in so many asks the lanes from the other end.
 const OTHER_END: u64 = 8;
 
@@ -97,17 +99,22 @@ impl Puller {
     async fn next(&mut self) -> Delivered {
         loop {
             self.until_ready().await;
-            match self.sweep().await {
-                Some(delivered) => return *delivered,
+            let delivered = match self.sweep().await {
+                Some(delivered) => delivered,
                 None => match self.wait().await {
-                    Waited::Ticket(delivered) => return *delivered,
-                    Waited::Again => {}
+                    Waited::Ticket(delivered) => delivered,
+                    Waited::Again => continue,
                 },
+            };
+            if self.context.has_room() {
+                return *delivered;
             }
+            // It comes back by itself where this does not arrive.
+            let _ = self.context.bus.give_back(&delivered).await;
         }
     }
 
-    /// Waits until work may be taken: in service, connected, the lease held.
+    /// Waits until work may be taken: in service, connected, the lease held, room on the disk.
     async fn until_ready(&mut self) {
         loop {
             let mut open = self.context.open.subscribe();
@@ -124,6 +131,11 @@ impl Puller {
                 if lease.changed().await.is_err() {
                     return std::future::pending().await;
                 }
+                continue;
+            }
+            if !self.context.has_room() {
+                self.withdraw_all();
+                tokio::time::sleep(fleet_nats::clock::jittered(ROOM_AGAIN)).await;
                 continue;
             }
             let lapses = self.context.lease.borrow().lapses_now();

@@ -41,8 +41,8 @@ pub(super) fn load(home: &Path) -> Load {
     }
 }
 
-/// Bytes free for us, and in all, where `home` is.
-fn disk(home: &Path) -> (u64, u64) {
+/// Bytes free for us, and in all, where `home` is; 0 and 0 where that cannot be asked.
+pub(super) fn disk(home: &Path) -> (u64, u64) {
     rustix::fs::statvfs(home).map_or((0, 0), |s| {
         (
             s.f_bavail.saturating_mul(s.f_frsize),
