@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use fleet_contract::ids::AttemptId;
+use fleet_contract::outcome::OutputStream;
 
 use crate::output::{Chunk, WINDOW};
 
@@ -20,6 +21,26 @@ pub struct InOrder {
     pub chunk: Chunk,
     /// How many right before it are gone.
     pub missing: u64,
+    /// How many bytes of its stream right before it are gone: of missing chunks, and what the
+    /// machine could not even write down, which has no number.
+    pub missing_bytes: u64,
+}
+
+impl InOrder {
+    /// What is gone right before it, in words; none where nothing is.
+    #[must_use]
+    pub fn gap(&self) -> Option<String> {
+        let of = |n: u64, what: &str| match n {
+            1 => format!("1 {what}"),
+            n => format!("{n} {what}s"),
+        };
+        match (self.missing, self.missing_bytes) {
+            (0, 0) => None,
+            (0, bytes) => Some(of(bytes, "byte")),
+            (chunks, 0) => Some(of(chunks, "chunk")),
+            (chunks, bytes) => Some(format!("{} ({})", of(chunks, "chunk"), of(bytes, "byte"))),
+        }
+    }
 }
 
 /// Chunks of one job as they are stored, and as they were written.
@@ -37,6 +58,8 @@ struct Held {
     last: u64,
     /// The highest number that has come.
     newest: u64,
+    /// Where each stream goes on, in bytes.
+    ends: [u64; 2],
     /// At most a window of chunks that wait for others, by number.
     waiting: BTreeMap<u64, Chunk>,
 }
@@ -116,7 +139,14 @@ impl Held {
         let (seq, chunk) = self.waiting.pop_first()?;
         let missing = seq - self.last - 1;
         self.last = seq;
-        Some(InOrder { chunk, missing })
+        let end = &mut self.ends[usize::from(chunk.head.stream == OutputStream::Stderr)];
+        let missing_bytes = chunk.head.offset.saturating_sub(*end);
+        *end = chunk.head.offset.saturating_add(chunk.bytes.len() as u64);
+        Some(InOrder {
+            chunk,
+            missing,
+            missing_bytes,
+        })
     }
 }
 
@@ -125,7 +155,6 @@ mod tests {
     use super::*;
     use crate::output::ChunkHead;
     use fleet_contract::ids::JobId;
-    use fleet_contract::outcome::OutputStream;
     use fleet_contract::time::Time;
 
     fn chunk(attempt: u8, seq: u64, missing: u64) -> Chunk {
@@ -182,6 +211,27 @@ mod tests {
         let told = a.take(chunk(1, 5004, 2));
         assert_eq!((told[0].chunk.head.seq, told[0].missing), (5004, 2));
         assert_eq!(a.missing(), 5001);
+    }
+
+    #[test]
+    fn bytes_that_were_never_written_down_are_missed_where_they_were() {
+        let mut a = Assembler::default();
+        let missed = [
+            // The disk was full at the beginning, and once more; the other stream has all of its own.
+            (1, OutputStream::Stdout, 24, 10, 24),
+            (2, OutputStream::Stdout, 34, 10, 0),
+            (3, OutputStream::Stderr, 0, 5, 0),
+            (4, OutputStream::Stdout, 50, 1, 6),
+        ];
+        for (seq, stream, offset, length, expected) in missed {
+            let mut chunk = chunk(1, seq, 0);
+            chunk.head.stream = stream;
+            chunk.head.offset = offset;
+            chunk.bytes = vec![b'x'; length].into();
+            let next = a.take(chunk);
+            assert_eq!((next[0].missing, next[0].missing_bytes), (0, expected));
+        }
+        assert_eq!(a.missing(), 0);
     }
 
     #[test]

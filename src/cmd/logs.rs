@@ -95,6 +95,9 @@ struct ChunkView<'a> {
     /// How many chunks right before it are gone.
     #[serde(skip_serializing_if = "is_zero")]
     missing: u64,
+    /// How many bytes of its stream right before it are gone, those of missing chunks too.
+    #[serde(skip_serializing_if = "is_zero")]
+    missing_bytes: u64,
     /// Its bytes as text, where they are UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -157,7 +160,7 @@ impl Sink {
     }
 
     fn show(&mut self, cx: &mut Context, next: &InOrder) -> Result<(), Failure> {
-        let InOrder { chunk, missing } = next;
+        let InOrder { chunk, missing, .. } = next;
         if self.attempt != Some(chunk.head.attempt) {
             if self.attempt.is_some() {
                 self.output.finish()?;
@@ -169,13 +172,12 @@ impl Sink {
             }
             self.attempt = Some(chunk.head.attempt);
         }
-        if *missing > 0 {
+        if let Some(what) = next.gap() {
             self.output.flush()?;
-            cx.output
-                .note(&format!("{} missing here", count(*missing, "chunk")));
+            cx.output.note(&format!("{what} missing here"));
         }
         if self.json {
-            return cx.show(&view(chunk, *missing));
+            return cx.show(&view(next));
         }
         Ok(self.output.write(chunk.head.stream, &chunk.bytes)?)
     }
@@ -228,7 +230,8 @@ impl Sink {
     }
 }
 
-fn view(chunk: &Chunk, missing: u64) -> ChunkView<'_> {
+fn view(next: &InOrder) -> ChunkView<'_> {
+    let chunk = &next.chunk;
     let text = std::str::from_utf8(&chunk.bytes).ok();
     ChunkView {
         job: chunk.job,
@@ -237,7 +240,8 @@ fn view(chunk: &Chunk, missing: u64) -> ChunkView<'_> {
         seq: chunk.head.seq,
         stream: chunk.head.stream,
         time: chunk.head.time,
-        missing,
+        missing: next.missing,
+        missing_bytes: next.missing_bytes,
         base64: text.is_none().then(|| BASE64.encode(&chunk.bytes)),
         text,
     }

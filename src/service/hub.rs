@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fleet_contract::event::kind;
@@ -49,7 +50,7 @@ pub(crate) struct HubService {
     pub(crate) notes: Vec<String>,
     /// Tells the server's restarts; answers for the hub.
     others: [JoinHandle<()>; 3],
-    boot: String,
+    teller: Teller,
     /// From the beginning of the start until it served.
     pub(crate) took: Duration,
 }
@@ -71,13 +72,13 @@ impl HubService {
         };
         let hub = Hub::start(options).await.map_err(hub_failed)?;
         match Self::serve(&hub, settings).await {
-            Ok((bus, guard, others, boot, notes)) => Ok(Self {
+            Ok((bus, guard, others, teller, notes)) => Ok(Self {
                 hub,
                 bus,
                 guard,
                 notes,
                 others,
-                boot,
+                teller,
                 took: begun.elapsed(),
             }),
             Err(failure) => {
@@ -134,12 +135,12 @@ impl HubService {
         };
         let guard = tokio::spawn(guard.watch(keeper));
         // The keeper counts its own events; these are another writer's.
-        let boot = clock::message_id().to_string();
+        let teller = Teller::new(&bus);
         let started = json!({ "url": hub.url(), "version": env!("CARGO_PKG_VERSION") });
-        tell_event(&bus, &boot, 1, kind::HUB_STARTED, started).await;
-        let teller = tokio::spawn(tell_restarts(bus.clone(), boot.clone(), hub.events()));
+        teller.tell(kind::HUB_STARTED, started).await;
+        let restarts = tokio::spawn(tell_restarts(teller.clone(), hub.events()));
         let sender = tokio::spawn(spool::run(hub.home().clone(), vec![hub.url()]));
-        Ok((bus, guard, [teller, answerer, sender], boot, notes))
+        Ok((bus, guard, [restarts, answerer, sender], teller, notes))
     }
 
     /// The hub itself.
@@ -155,26 +156,19 @@ impl HubService {
     /// Stops keeper and server in order.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
         self.others.iter().for_each(JoinHandle::abort);
-        tell_event(
-            &self.bus,
-            &self.boot,
-            u64::MAX,
-            kind::HUB_STOPPING,
-            Value::Null,
-        )
-        .await;
+        self.teller.tell(kind::HUB_STOPPING, Value::Null).await;
         self.guard.abort();
         guard::write_down(&self.bus, &self.hub.handle()).await;
         self.hub.stop().await.map_err(hub_failed)
     }
 }
 
-/// Bus, guard with keeper, the others, boot, notes.
+/// Bus, guard with keeper, the others, teller, notes.
 type Serving = (
     Bus,
     JoinHandle<()>,
     [JoinHandle<()>; 3],
-    String,
+    Teller,
     Vec<String>,
 );
 
@@ -186,22 +180,41 @@ fn not_admitted(error: GuardError) -> Failure {
     }
 }
 
-async fn tell_event(bus: &Bus, boot: &str, seq: u64, kind: &'static str, detail: Value) {
-    let event = NewEvent {
-        kind,
-        machine: None,
-        job: None,
-        attempt: None,
-        detail,
-    };
-    if let Err(error) = bus.put_event(subject::HUB, &event, boot, seq).await {
-        tracing::warn!(%error, kind, "an event was not stored");
+/// Tells the hub's own events, in one run with one count.
+#[derive(Clone)]
+struct Teller {
+    bus: Bus,
+    boot: String,
+    told: Arc<AtomicU64>,
+}
+
+impl Teller {
+    fn new(bus: &Bus) -> Self {
+        Self {
+            bus: bus.clone(),
+            boot: clock::message_id().to_string(),
+            told: Arc::default(),
+        }
+    }
+
+    async fn tell(&self, kind: &'static str, detail: Value) {
+        let event = NewEvent {
+            kind,
+            machine: None,
+            job: None,
+            attempt: None,
+            detail,
+        };
+        let seq = self.told.fetch_add(1, Ordering::Relaxed) + 1;
+        let told = self.bus.put_event(subject::HUB, &event, &self.boot, seq);
+        if let Err(error) = told.await {
+            tracing::warn!(%error, kind, "an event was not stored");
+        }
     }
 }
 
 /// Tells each restart of the server; ends with the hub.
-async fn tell_restarts(bus: Bus, boot: String, mut events: broadcast::Receiver<HubEvent>) {
-    let mut seq = 1;
+async fn tell_restarts(teller: Teller, mut events: broadcast::Receiver<HubEvent>) {
     let mut died = None;
     loop {
         match events.recv().await {
@@ -213,10 +226,9 @@ async fn tell_restarts(bus: Bus, boot: String, mut events: broadcast::Receiver<H
                 tracing::warn!(reason, "nats-server cannot be started again yet");
             }
             Ok(HubEvent::ServerRestarted { after, .. }) => {
-                seq += 1;
                 let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                 let detail = json!({ "reason": died.take(), "after_ms": after });
-                tell_event(&bus, &boot, seq, kind::HUB_SERVER_RESTARTED, detail).await;
+                teller.tell(kind::HUB_SERVER_RESTARTED, detail).await;
             }
             Ok(HubEvent::Stopped) | Err(broadcast::error::RecvError::Closed) => return,
             Err(broadcast::error::RecvError::Lagged(_)) => {}

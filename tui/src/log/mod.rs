@@ -124,12 +124,10 @@ impl Log {
                 }
             }
         }
-        if next.missing > 0 {
+        if let Some(what) = next.gap() {
             self.end_lines();
-            let text = match next.missing {
-                1 => "1 chunk is missing here".to_owned(),
-                n => format!("{n} chunks are missing here"),
-            };
+            let are = if what.starts_with("1 ") { "is" } else { "are" };
+            let text = format!("{what} {are} missing here");
             self.note(Origin::Note, text, chunk.head.time);
         }
         self.write(chunk.head.stream, &chunk.bytes, chunk.head.time);
