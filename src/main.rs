@@ -10,6 +10,7 @@ mod environment;
 mod failure;
 mod interrupt;
 mod jobspec;
+mod outage;
 mod output;
 mod place;
 mod prefix;
@@ -185,6 +186,7 @@ fn run(cli: &Cli) -> Outcome {
             cmd::hub::credentials(&whose, out, &mut cx)
         }
         Verb::Agent(Agent::Status) => cmd::agent::status(&mut cx),
+        Verb::Agent(Agent::Credentials { file }) => cmd::agent::renew(file, &mut cx),
         verb if is_service(verb) => on_runtime(
             &mut tokio::runtime::Builder::new_multi_thread(),
             &cli.verb,
@@ -247,7 +249,7 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
             // The rest was handled by the caller, without a runtime.
             Verb::Down
             | Verb::Hub(Hub::InstallServer | Hub::Credentials { .. })
-            | Verb::Agent(Agent::Status)
+            | Verb::Agent(Agent::Status | Agent::Credentials { .. })
             | Verb::Config(_)
             | Verb::Completions { .. }
             | Verb::Executor(_)

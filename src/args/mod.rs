@@ -295,6 +295,17 @@ pub(crate) enum Agent {
     },
     /// Say how this machine's agent is
     Status,
+    /// Take new credentials in, while the agent runs
+    #[command(
+        after_help = "For a hub that is at another address now. Nothing that runs is touched.\n\
+        Example:\n  (on the hub) fleet hub credentials --machine studio --out studio.creds\n  \
+        (on studio) fleet agent credentials studio.creds"
+    )]
+    Credentials {
+        /// The file that `fleet hub credentials` wrote
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// `fleet spool`

@@ -1,5 +1,6 @@
 //! `fleet agent`: the agent alone.
 
+use std::path::Path;
 use std::time::Duration;
 
 use fleet_agent::agent::{AgentStatus, SpoolStatus, StatusError, Stop, read_status};
@@ -13,7 +14,7 @@ use crate::interrupt::Stops;
 use crate::output::style::Paint;
 use crate::output::{Answer, Look, Said};
 use crate::service::agent::{self, AgentService};
-use crate::service::spool;
+use crate::service::{renewal, spool};
 use crate::words;
 
 /// How soon it is told that the hub is waited for, and how often looked whether it is there: only
@@ -31,7 +32,8 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
             other.machine,
             other.pid,
             cx.settings.home.root().display()
-        )));
+        ))
+        .next("fleet agent credentials FILE, if it shall go on with new ones"));
     }
     let (machine, credentials) = agent::credentials(&cx.settings)?;
     let urls: Vec<String> = cx.settings.hub().map(str::to_owned).into_iter().collect();
@@ -39,6 +41,9 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
         true => credentials.hubs().to_vec(),
         false => urls.clone(),
     };
+    let (home, shown) = (cx.settings.home.clone(), credentials.clone());
+    // Whoever says where the hub is, is not told otherwise.
+    let follows = urls.is_empty();
     let options = agent::options(&cx.settings, machine.clone(), urls, credentials)?;
     let slots = options.slots;
     let spool = spool::run(cx.settings.home.clone(), options.urls.clone());
@@ -55,11 +60,50 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
             hubs.join(", ")
         ),
     })?;
-    tokio::select! {
-        ended = until_ended(&mut service, &mut stops) => ended?,
-        told = tell_link(cx, &hubs) => told?,
-        () = spool => {}
-    }
+    let renewed = tokio::select! {
+        ended = until_ended(&mut service, &mut stops) => {
+            ended?;
+            return Ok(0);
+        }
+        told = tell_link(cx, &hubs) => {
+            told?;
+            return Ok(0);
+        }
+        () = spool => return Ok(0),
+        renewed = renewal::awaited(&home, &machine, &shown), if follows => renewed,
+    };
+    let hubs = renewed.hubs();
+    cx.show(&Said {
+        value: serde_json::json!({ "event": "renewed", "machine": machine, "hubs": hubs }),
+        text: format!(
+            "new credentials: going on with the hub at {}\n",
+            hubs.join(", ")
+        ),
+    })?;
+    match renewal::begin_anew()? {}
+}
+
+/// Takes new credentials into this home.
+pub(crate) fn renew(file: &Path, cx: &mut Context) -> Outcome {
+    let running = read_status(&cx.settings.home).ok();
+    let expected = running.as_ref().map(|status| &status.machine);
+    let (machine, credentials) = agent::renew(&cx.settings, file, expected)?;
+    let hubs = credentials.hubs();
+    let next = match &running {
+        Some(status) if status.connected => {
+            "the agent here has its hub; it goes on with them when it has not"
+        }
+        Some(_) => "the agent here goes on with them within seconds",
+        None => "start the agent: fleet agent run",
+    };
+    cx.show(&Said {
+        value: serde_json::json!({
+            "machine": machine,
+            "hubs": hubs,
+            "running": running.is_some(),
+        }),
+        text: format!("{machine}: hub {}; {next}\n", hubs.join(", ")),
+    })?;
     Ok(0)
 }
 

@@ -20,6 +20,7 @@ use crate::cmd::wait::{self, AfterInterrupt};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupts;
+use crate::outage::Outages;
 use crate::output::log::JobOutput;
 use crate::output::{Answer, Look, Said};
 use crate::read;
@@ -332,6 +333,8 @@ pub(crate) async fn follow(
 ) -> Result<JobView, Failure> {
     let mut give_up: Option<tokio::time::Instant> = None;
     let mut interrupts = Interrupts::new();
+    let mut outages = Outages::of(bus);
+    let waits_for = [journal.id];
     loop {
         if let Some(job) = journal.view().filter(|job| job.exit_status().is_some()) {
             let deadline = *give_up.get_or_insert_with(|| tokio::time::Instant::now() + REST);
@@ -366,6 +369,10 @@ pub(crate) async fn follow(
                 None => sink.output.flush()?,
             },
             changed = journal.next() => changed?,
+            told = outages.next("logs -f", &waits_for) => {
+                sink.output.flush()?;
+                cx.output.note(&told);
+            }
             () = until(give_up) => {}
         }
     }

@@ -13,6 +13,7 @@ use crate::cmd::{cancel, unsent};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupts;
+use crate::outage::Outages;
 use crate::output::jobs::{Ended, superseded_note};
 use crate::read::{self, Waiter};
 
@@ -70,6 +71,7 @@ pub(crate) async fn until_ended(
     deadline: Option<tokio::time::Instant>,
 ) -> Outcome {
     let mut interrupts = Interrupts::new();
+    let mut outages = Outages::of(bus);
     while !waited.left.is_empty() {
         let view = tokio::select! {
             view = waiter.next() => view?,
@@ -78,6 +80,10 @@ pub(crate) async fn until_ended(
                     AfterInterrupt::GoOn => continue,
                     AfterInterrupt::Leave => return Ok(Exit::Interrupted.code()),
                 }
+            }
+            told = outages.next("wait", &waited.left) => {
+                cx.output.note(&told);
+                continue;
             }
             () = until(deadline) => {
                 return Err(Failure::new(

@@ -1,6 +1,6 @@
 //! The agent as a service: whose credentials it shows, how it is started and stopped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fleet_agent::agent::{AgentError, AgentOptions, Stop};
@@ -120,6 +120,24 @@ pub(crate) fn credentials(settings: &Settings) -> Result<(MachineId, Credentials
     credentials
         .expect_machine(&machine)
         .map_err(|e| Failure::config(e.to_string()))?;
+    Ok((machine, credentials))
+}
+
+/// Takes the credentials in `file` in for the agent of this home, which may run as `running`.
+pub(crate) fn renew(
+    settings: &Settings,
+    file: &Path,
+    running: Option<&MachineId>,
+) -> Result<(MachineId, Credentials), Failure> {
+    let credentials = load(file.to_owned())?;
+    let machine = match running {
+        Some(machine) => machine.clone(),
+        None => machine_of(settings, &credentials)?,
+    };
+    credentials
+        .expect_machine(&machine)
+        .map_err(|e| Failure::config(format!("{}: {e}", file.display())))?;
+    take_in(&settings.home, &machine, &credentials)?;
     Ok((machine, credentials))
 }
 

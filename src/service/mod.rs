@@ -4,4 +4,5 @@ pub(crate) mod agent;
 pub(crate) mod background;
 pub(crate) mod demo;
 pub(crate) mod hub;
+pub(crate) mod renewal;
 pub(crate) mod spool;

@@ -19,6 +19,7 @@ mod fixtures;
 mod fleet;
 mod harness;
 mod json;
+mod moved;
 mod output;
 mod peers;
 mod recorder;

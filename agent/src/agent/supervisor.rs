@@ -39,6 +39,9 @@ const RESULTS_WITHIN: Duration = Duration::from_secs(10);
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// Time for the processes of ended jobs to be gone, beyond the executor's own grace.
 const ENDING_MARGIN: Duration = Duration::from_secs(10);
+/// How often, and at what pauses, a lock that somebody has is tried again.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Offers that wait to become attempts.
 const OFFERS: usize = 16;
 
@@ -322,7 +325,16 @@ fn lock(home: &Home) -> Result<File, AgentError> {
         .truncate(false)
         .open(&path)
         .map_err(|e| failed(e.to_string()))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    // Whoever asks whether an agent runs holds it for a moment, too.
+    let mut taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    for _ in 0..LOCK_TRIES {
+        if taken.is_ok() {
+            break;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+        taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    }
+    if taken.is_err() {
         let mut text = String::new();
         let _ = file.read_to_string(&mut text);
         return Err(AgentError::AlreadyRunning {
