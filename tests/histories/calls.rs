@@ -17,7 +17,7 @@ use crate::schedule::Dispatch;
 use crate::world::World;
 
 /// Longest that a command may take, whatever happens to its hub.
-const WITHIN: Duration = Duration::from_secs(120);
+const WITHIN: Duration = Duration::from_secs(300);
 /// The exit codes that a command may have while everything around it fails: done, no hub, not now.
 const EXPECTED: [u8; 3] = [0, 69, 75];
 /// A job that is not known, or not yet.
@@ -26,8 +26,20 @@ const UNKNOWN: u8 = 64;
 #[derive(Default)]
 struct Shared {
     acknowledged: Vec<String>,
+    withdrawn: Vec<String>,
     complaints: Vec<String>,
     made: u64,
+}
+
+/// What came of all calls.
+pub(crate) struct Made {
+    pub(crate) calls: u64,
+    /// Ids that were printed and not taken back.
+    pub(crate) acknowledged: Vec<String>,
+    /// Ids of jobs that were canceled before they were sent.
+    pub(crate) withdrawn: Vec<String>,
+    /// What was wrong.
+    pub(crate) complaints: Vec<String>,
 }
 
 /// All calls.
@@ -43,8 +55,8 @@ impl Calls {
         self.shared.lock().unwrap().acknowledged.clone()
     }
 
-    /// Waits for all; how many there were, and what was wrong.
-    pub(crate) fn finish(self) -> (u64, Vec<String>, Vec<String>) {
+    /// Waits for all.
+    pub(crate) fn finish(self) -> Made {
         for thread in self.threads {
             if thread.join().is_err() {
                 let mut shared = self.shared.lock().unwrap();
@@ -52,8 +64,15 @@ impl Calls {
             }
         }
         let mut shared = self.shared.lock().unwrap();
-        let shared = std::mem::take(&mut *shared);
-        (shared.made, shared.acknowledged, shared.complaints)
+        let mut shared = std::mem::take(&mut *shared);
+        let withdrawn = shared.withdrawn;
+        shared.acknowledged.retain(|id| !withdrawn.contains(id));
+        Made {
+            calls: shared.made,
+            acknowledged: shared.acknowledged,
+            withdrawn,
+            complaints: shared.complaints,
+        }
     }
 
     fn call(&mut self, command: Command, dispatches: bool) {
@@ -74,6 +93,15 @@ impl Calls {
                 shared
                     .acknowledged
                     .extend(ran.out.lines().map(str::to_owned));
+            }
+            // What was spooled here and never sent is taken out, and the hub never hears of it.
+            for line in ran.out.lines().filter(|_| !dispatches) {
+                let said: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+                if said["result"] == "removed"
+                    && let Some(id) = said["id"].as_str()
+                {
+                    shared.withdrawn.push(id.to_owned());
+                }
             }
         }));
     }
@@ -109,7 +137,7 @@ impl Calls {
         // One of the last: most of the others have ended.
         let recent = &all[all.len().saturating_sub(12)..];
         let id = &recent[draw as usize % recent.len()];
-        let words = ["cancel", "--yes", id].map(str::to_owned);
+        let words = ["--json", "cancel", "--yes", id].map(str::to_owned);
         self.call(world.operator(false, &words), false);
     }
 

@@ -21,21 +21,28 @@ use crate::world::{World, uptime};
 
 /// Longest until everything is at rest once everything is healed: leases run out, attempts are
 /// tried again, spools empty themselves.
-const REST: Duration = Duration::from_secs(300);
+const REST: Duration = Duration::from_secs(600);
 /// Until when the operator wants more attempts; later the end of whatever asks.
 const MORE: Duration = Duration::from_secs(45);
+/// How long nothing may be busy until that is rest: longer than an agent's word of itself is old.
+const CALM: Duration = Duration::from_secs(7);
 
 /// Waits for rest, answering what is asked; what is not at rest at the end of the time.
 pub(crate) async fn rest(world: &World, acknowledged: &[String], seed: u64) -> Vec<String> {
     let begun = Instant::now();
     let mut draw = Draw::new(seed);
+    let mut calm: Option<Instant> = None;
     loop {
         let busy = match not_at_rest(world, acknowledged, begun, &mut draw).await {
             Ok(busy) => busy,
             Err(error) => vec![format!("the hub does not answer: {error}")],
         };
         if busy.is_empty() {
-            return busy;
+            if calm.get_or_insert_with(Instant::now).elapsed() >= CALM {
+                return busy;
+            }
+        } else {
+            calm = None;
         }
         if begun.elapsed() > REST {
             return busy;
@@ -83,6 +90,9 @@ async fn not_at_rest(
         let calm = status["connected"] == true && status["spooled"] == 0;
         if !calm || status["slots_used"] != 0 {
             busy.push(format!("{name}: {status}"));
+        }
+        for pid in process::jobs(name) {
+            busy.push(format!("{name}: {pid} {:?}", process::words(pid)));
         }
     }
     for (home, shifty) in [(&world.home, false), (&world.desk, true)] {

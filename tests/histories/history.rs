@@ -105,6 +105,8 @@ pub(crate) struct Told {
 pub(crate) struct History {
     /// Ids that `fleet dispatch` printed.
     pub(crate) acknowledged: Vec<String>,
+    /// Ids of jobs that were canceled before they were sent, and so never are.
+    pub(crate) withdrawn: Vec<String>,
     /// Every record of every job, in the order of the stream.
     pub(crate) journal: Vec<Entry>,
     /// How many seconds the wall clock is ahead of the clock of the faults.

@@ -191,18 +191,19 @@ fn inside(dir: &Path) {
         ..Report::default()
     };
     let healed = Instant::now();
-    let (made, acknowledged, complaints) = calls.finish();
-    report.calls = made;
+    let made = calls.finish();
+    report.calls = made.calls;
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (busy, history) = runtime.block_on(async {
-        let busy = gather::rest(&world, &acknowledged, seed).await;
+        let busy = gather::rest(&world, &made.acknowledged, seed).await;
         report.rest_after = healed.elapsed().as_secs_f64();
         println!("at rest after {:.1} s: {busy:#?}", report.rest_after);
-        (busy, gather::gather(&world, acknowledged).await)
+        (busy, gather::gather(&world, made.acknowledged).await)
     });
     let looks = watch.finish();
     let mut history = history.unwrap();
-    history.complaints.extend(complaints);
+    history.withdrawn = made.withdrawn;
+    history.complaints.extend(made.complaints);
     history
         .complaints
         .extend(busy.into_iter().map(|what| format!("not at rest: {what}")));

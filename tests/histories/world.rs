@@ -22,7 +22,7 @@ use crate::schedule::{CABLED, CRAMPED, Fault, MACHINES, PROXIED, SHIFTY};
 use crate::shape::SCRIPT;
 
 /// Longest that anything may take to stop in order: its own limits are far below.
-const STOP: Duration = Duration::from_secs(120);
+const STOP: Duration = Duration::from_secs(300);
 
 /// Seconds on the clock that faults and jobs are timed by: it runs on through everything.
 pub(crate) fn uptime() -> f64 {

@@ -22,7 +22,7 @@ use crate::history::History;
 /// What must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Rule {
-    /// What was acknowledged is in the journal.
+    /// What was acknowledged is in the journal, and what was taken back before it was sent is not.
     Kept,
     /// Every job has ended.
     Ended,
@@ -107,6 +107,12 @@ fn ends(history: &History, jobs: &Jobs, found: &mut Findings) {
                 Rule::Kept,
                 format!("{id} was acknowledged and has no journal"),
             );
+        }
+    }
+    for id in &history.withdrawn {
+        if id.parse().is_ok_and(|id: JobId| jobs.contains_key(&id)) {
+            let text = format!("{id} was taken out before it was sent and is in the journal");
+            found.add(Rule::Kept, text);
         }
     }
     for (id, job) in jobs {

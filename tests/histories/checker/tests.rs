@@ -278,8 +278,13 @@ fn in_good_histories_nothing_is_found() {
 #[test]
 fn what_was_acknowledged_and_is_gone_is_found() {
     let other = JobId::from_random([9; 10]).to_string();
-    let rules = planted(|h| h.acknowledged.push(other));
-    assert_eq!(rules, [Rule::Kept]);
+    let lost = planted(|h| h.acknowledged.push(other.clone()));
+    assert_eq!(lost, [Rule::Kept]);
+    // Taken out of the spool before it was sent.
+    let taken_out = planted(|h| h.withdrawn.push(other.clone()));
+    assert_eq!(taken_out, []);
+    let sent_all_the_same = planted(|h| h.withdrawn.push(h.acknowledged[0].clone()));
+    assert_eq!(sent_all_the_same, [Rule::Kept]);
 }
 
 #[test]
