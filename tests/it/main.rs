@@ -22,6 +22,7 @@ mod json;
 mod moved;
 mod output;
 mod peers;
+mod promises;
 mod recorder;
 mod services;
 mod spool;
