@@ -21,6 +21,7 @@ use crate::cmd::logs::{self, JournalTail, LogTail, OnCtrlC, Sink};
 use crate::cmd::wait::{self, Waited};
 use crate::context::{Context, WITHOUT_A_HUB};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::interrupt::Interrupts;
 use crate::output::Said;
 use crate::output::jobs::{Dispatched, Ended};
 use crate::read::{self, Waiter};
@@ -98,16 +99,31 @@ async fn now(
     if args.dry_run {
         return dry_run(cx, spec, &placement);
     }
-    send(args, cx, &bus, spec, jobs, sent).await?;
+    if !waits {
+        send(args, cx, &bus, spec, jobs, sent).await?;
+        tell_who_is_away(cx, &spec.target, &placement);
+        return Ok(0);
+    }
+    // Listened for before the first id is told: whoever has read it may press Ctrl-C, and is told
+    // what becomes of the job.
+    let mut interrupts = Interrupts::new();
+    tokio::select! {
+        biased;
+        done = send(args, cx, &bus, spec, jobs, sent) => done?,
+        () = interrupts.next() => return Err(not_all_sent(sent.len(), jobs.len())),
+    }
     let sent = std::mem::take(sent);
     tell_who_is_away(cx, &spec.target, &placement);
-    if args.follow {
-        return follow(args, cx, &bus, from, sent).await;
+    match args.follow {
+        true => follow(args, cx, &bus, from, sent, &mut interrupts).await,
+        false => until_ended(cx, &bus, from, sent, &mut interrupts).await,
     }
-    if args.wait {
-        return until_ended(cx, &bus, from, sent).await;
-    }
-    Ok(0)
+}
+
+/// Ctrl-C came while jobs were on their way.
+fn not_all_sent(sent: usize, of: usize) -> Failure {
+    let text = format!("stopped: {sent} of {of} were dispatched, what was on its way may be, too");
+    Failure::new(Exit::Interrupted, text).next("fleet jobs")
 }
 
 fn spec(args: &Dispatch, cx: &Context) -> Result<JobSpec, Failure> {
@@ -321,6 +337,7 @@ async fn follow(
     bus: &Bus,
     from: u64,
     sent: Vec<Done>,
+    interrupts: &mut Interrupts,
 ) -> Outcome {
     let Some(Done { view, existed }) = sent.into_iter().next() else {
         return Ok(0);
@@ -337,7 +354,8 @@ async fn follow(
         JournalTail::open(bus, view.id, from, job)
     )?;
     let mut sink = Sink::new(cx.output.is_json(), args.raw);
-    let ended = logs::follow(cx, bus, &mut reader, &mut journal, &mut sink, OnCtrlC::Ask).await?;
+    let ask = (OnCtrlC::Ask, interrupts);
+    let ended = logs::follow(cx, bus, &mut reader, &mut journal, &mut sink, ask).await?;
     if cx.output.is_json() {
         cx.show(&Ended(ended.clone()))?;
     } else if ended.state != StateWord::Succeeded {
@@ -355,7 +373,13 @@ async fn follow(
     Ok(ended.exit_status().unwrap_or(0))
 }
 
-async fn until_ended(cx: &mut Context, bus: &Bus, from: u64, sent: Vec<Done>) -> Outcome {
+async fn until_ended(
+    cx: &mut Context,
+    bus: &Bus,
+    from: u64,
+    sent: Vec<Done>,
+    interrupts: &mut Interrupts,
+) -> Outcome {
     let ids: Vec<JobId> = sent.iter().map(|done| done.view.id).collect();
     let mut ended = BTreeMap::new();
     let mut jobs = Vec::new();
@@ -379,7 +403,8 @@ async fn until_ended(cx: &mut Context, bus: &Bus, from: u64, sent: Vec<Done>) ->
     let left = jobs.iter().map(|(id, _)| *id).collect();
     let waiter = Waiter::open(bus, from, jobs).await?;
     let mut waited = Waited::new(left, ended);
-    wait::until_ended(cx, bus, waiter, &mut waited, &ids, None).await
+    let until = (None, interrupts);
+    wait::until_ended(cx, bus, waiter, &mut waited, &ids, until).await
 }
 
 /// Nobody can run it, or the hub has no room.

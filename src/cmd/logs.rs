@@ -1,8 +1,11 @@
 //! `fleet logs`: what a job wrote, from line one.
 
+use std::time::Duration;
+
 use data_encoding::BASE64;
 use fleet_contract::ids::{AttemptId, JobId, MachineId};
 use fleet_contract::job::Job;
+use fleet_contract::machine::Service;
 use fleet_contract::outcome::OutputStream;
 use fleet_contract::time::Time;
 use fleet_contract::view::JobView;
@@ -13,6 +16,7 @@ use fleet_nats::output::Chunk;
 use fleet_nats::subject::{self, stream};
 use fleet_nats::tail::{From, Next, Tail};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::args::Logs;
 use crate::cmd::unsent;
@@ -57,7 +61,7 @@ pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
             &mut reader,
             &mut journal,
             &mut sink,
-            OnCtrlC::Stop,
+            (OnCtrlC::Stop, &mut Interrupts::new()),
         )
         .await?;
     } else {
@@ -319,8 +323,9 @@ pub(crate) enum OnCtrlC {
     Ask,
 }
 
-/// How long the output's rest is waited for once the job has ended.
-const REST: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long nothing may come of the output's rest once the job has ended: where its machine is gone,
+/// and where it is in service and only slow.
+const REST: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
 /// Shows output as it comes until the job has ended and all of it is here.
 pub(crate) async fn follow(
@@ -329,16 +334,20 @@ pub(crate) async fn follow(
     reader: &mut LogTail,
     journal: &mut JournalTail,
     sink: &mut Sink,
-    on_ctrl_c: OnCtrlC,
+    (on_ctrl_c, interrupts): (OnCtrlC, &mut Interrupts),
 ) -> Result<JobView, Failure> {
-    let mut give_up: Option<tokio::time::Instant> = None;
-    let mut interrupts = Interrupts::new();
+    let mut give_up: Option<Instant> = None;
+    let mut patient = false;
     let mut outages = Outages::of(bus);
     let waits_for = [journal.id];
     loop {
         if let Some(job) = journal.view().filter(|job| job.exit_status().is_some()) {
-            let deadline = *give_up.get_or_insert_with(|| tokio::time::Instant::now() + REST);
-            if sink.complete(&job) || tokio::time::Instant::now() >= deadline {
+            let deadline = *give_up.get_or_insert_with(|| Instant::now() + REST.0);
+            let late = Instant::now() >= deadline;
+            if late && !patient && !sink.complete(&job) && is_in_service(bus, &job).await {
+                patient = true;
+                give_up = Some(Instant::now() + REST.1);
+            } else if late || sink.complete(&job) {
                 sink.finish(cx, &job)?;
                 return Ok(job);
             }
@@ -350,7 +359,7 @@ pub(crate) async fn follow(
             () = interrupts.next() => {
                 sink.output.flush()?;
                 let leave = on_ctrl_c == OnCtrlC::Stop
-                    || matches!(wait::on_interrupt(cx, bus, &[journal.id], &mut interrupts).await?, AfterInterrupt::Leave);
+                    || matches!(wait::on_interrupt(cx, bus, &[journal.id], interrupts).await?, AfterInterrupt::Leave);
                 if leave {
                     return Err(Failure::Exit(Exit::Interrupted.code()));
                 }
@@ -363,7 +372,7 @@ pub(crate) async fn follow(
                         sink.output.flush()?;
                     }
                     if give_up.is_some() {
-                        give_up = Some(tokio::time::Instant::now() + REST);
+                        (give_up, patient) = (Some(Instant::now() + REST.0), false);
                     }
                 }
                 None => sink.output.flush()?,
@@ -378,7 +387,18 @@ pub(crate) async fn follow(
     }
 }
 
-async fn until(deadline: Option<tokio::time::Instant>) {
+/// Whether the machine that has the output's rest can still send it.
+async fn is_in_service(bus: &Bus, job: &JobView) -> bool {
+    let Some(machine) = &job.machine else {
+        return false;
+    };
+    let seen = bus.own_presence(machine).await;
+    seen.is_ok_and(|seen| {
+        seen.is_some_and(|s| !matches!(s.presence.service, Service::Offline | Service::Lost))
+    })
+}
+
+async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,

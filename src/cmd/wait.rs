@@ -42,7 +42,8 @@ pub(crate) async fn run(args: &Wait, cx: &mut Context) -> Outcome {
         let waiter = Waiter::open(&bus, from, waiting).await?;
         let left = ids.iter().filter(|id| !ended.contains_key(id)).copied();
         let mut waited = Waited::new(left.collect(), ended);
-        return until_ended(cx, &bus, waiter, &mut waited, &ids, deadline).await;
+        let until = (deadline, &mut Interrupts::new());
+        return until_ended(cx, &bus, waiter, &mut waited, &ids, until).await;
     }
     Ok(exit_code(&ids, &ended))
 }
@@ -60,23 +61,22 @@ impl Waited {
     }
 }
 
-/// Waits for all of them, telling each end as it comes. Ctrl-C asks on a terminal and else leaves
-/// the jobs running.
+/// Waits for all of them, telling each end as it comes, until the time is over or Ctrl-C comes: that
+/// asks on a terminal and else leaves the jobs running.
 pub(crate) async fn until_ended(
     cx: &mut Context,
     bus: &Bus,
     mut waiter: Waiter,
     waited: &mut Waited,
     ids: &[JobId],
-    deadline: Option<tokio::time::Instant>,
+    (deadline, interrupts): (Option<tokio::time::Instant>, &mut Interrupts),
 ) -> Outcome {
-    let mut interrupts = Interrupts::new();
     let mut outages = Outages::of(bus);
     while !waited.left.is_empty() {
         let view = tokio::select! {
             view = waiter.next() => view?,
             () = interrupts.next() => {
-                match on_interrupt(cx, bus, &waited.left, &mut interrupts).await? {
+                match on_interrupt(cx, bus, &waited.left, interrupts).await? {
                     AfterInterrupt::GoOn => continue,
                     AfterInterrupt::Leave => return Ok(Exit::Interrupted.code()),
                 }

@@ -1,10 +1,8 @@
 //! dispatch, wait, cancel: what is told and with which exit code.
 
-use std::time::{Duration, Instant};
-
 use rustix::process::Signal;
 
-use crate::harness::{Fleet, Home, Running, lines};
+use crate::harness::{Fleet, Home, Running, eventually, lines};
 use crate::json::matches_example;
 
 #[test]
@@ -24,7 +22,7 @@ fn exit_codes_are_the_jobs_own() {
         (&["--shell", "--", "exit 255"], 255, "failed"),
         (&["--shell", "--", "kill -9 $$"], 137, "SIGKILL"),
         (
-            &["--timeout", "200ms", "--", "sleep", "60"],
+            &["--timeout", "200ms", "--", "sleep", "600"],
             124,
             "timed_out",
         ),
@@ -137,7 +135,7 @@ fn the_same_key_is_the_same_job() {
 #[test]
 fn cancel_ends_what_waits_and_what_runs() {
     let fleet = Fleet::up("studio", 1);
-    let runs = fleet.dispatch(&["--", "sleep", "60"]);
+    let runs = fleet.dispatch(&["--", "sleep", "600"]);
     fleet.until(&runs, "running");
     let waits = fleet.dispatch(&["--", "true"]);
     let unasked = fleet.run(&["cancel", &waits]);
@@ -152,14 +150,8 @@ fn cancel_ends_what_waits_and_what_runs() {
     let requested = fleet.json(&["cancel", "--yes", &runs]);
     assert_eq!(requested["result"], "cancel_requested");
     assert_eq!(requested["machine"], "studio");
-    let begun = Instant::now();
     let ran = fleet.run(&["wait", &runs, &waits]);
     assert_eq!(ran.code, 130, "{ran:?}");
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
     let late = fleet.json(&["cancel", "--yes", &runs]);
     assert_eq!(
         (&late["result"], &late["state"]),
@@ -179,7 +171,7 @@ fn ctrl_c_leaves_the_job_running_where_nobody_can_be_asked() {
     let mut waiting = Running::start(
         fleet
             .home
-            .command(&["dispatch", "--wait", "--", "sleep", "60"]),
+            .command(&["dispatch", "--wait", "--", "sleep", "600"]),
     );
     let id = waiting.line();
     fleet.until(&id, "running");
@@ -194,6 +186,35 @@ fn ctrl_c_leaves_the_job_running_where_nobody_can_be_asked() {
     let late = fleet.run(&["wait", "--timeout", "100ms", &id]);
     assert_eq!(late.code, 75, "{late:?}");
     fleet.run(&["cancel", "--yes", &id]).ok();
+}
+
+#[test]
+fn ctrl_c_right_after_the_id_was_told_says_that_the_job_is_left_running() {
+    let fleet = Fleet::up("studio", 1);
+    for words in [&["--wait"][..], &["--follow"], &["--count", "3", "--wait"]] {
+        let words = [&["dispatch"], words, &["--", "sleep", "600"]].concat();
+        let mut waiting = Running::start(fleet.home.command(&words));
+        if words[1] == "--follow" {
+            eventually("its id is told", || {
+                waiting.errors().contains("dispatched").then_some(())
+            });
+        } else {
+            waiting.line();
+        }
+        waiting.signal(Signal::INT);
+        assert_eq!(waiting.ended(), 130);
+        // It may come between the first and the last of several.
+        let said = waiting.errors();
+        assert!(
+            said.contains("left running: ") || said.contains("of 3 were dispatched"),
+            "{words:?}: {said}"
+        );
+    }
+    // Nothing that runs is in the way of the fleet's own end.
+    let jobs = fleet.json(&["jobs"]);
+    let ids = jobs.as_array().unwrap().iter();
+    let ids: Vec<&str> = ids.map(|job| job["id"].as_str().unwrap()).collect();
+    fleet.run(&[&["cancel", "--yes"], &ids[..]].concat()).ok();
 }
 
 #[test]
@@ -219,13 +240,13 @@ fn run_needs_no_bus_and_leaves_its_record() {
     let missing = home.run(&["run", "--", "/no/such/program"]);
     assert_eq!(missing.code, 75, "{missing:?}");
     assert_eq!(
-        home.run(&["run", "--timeout", "100ms", "--", "sleep", "60"])
+        home.run(&["run", "--timeout", "100ms", "--", "sleep", "600"])
             .code,
         124
     );
 
     let mut interrupted =
-        Running::start(home.command(&["run", "--shell", "--", "echo on; sleep 60"]));
+        Running::start(home.command(&["run", "--shell", "--", "echo on; sleep 600"]));
     assert_eq!(interrupted.line(), "on");
     interrupted.signal(Signal::INT);
     assert_eq!(interrupted.ended(), 130);
@@ -234,7 +255,7 @@ fn run_needs_no_bus_and_leaves_its_record() {
 #[test]
 fn a_running_job_tells_its_start_and_an_ended_one_is_not_asked_about() {
     let fleet = Fleet::up("studio", 2);
-    let id = fleet.dispatch(&["--", "sleep", "60"]);
+    let id = fleet.dispatch(&["--", "sleep", "600"]);
     let job = fleet.until(&id, "running");
     assert!(job["started_at"].is_string(), "{job}");
     let shown = fleet.run(&["show", &id]);
@@ -255,7 +276,7 @@ fn a_running_job_tells_its_start_and_an_ended_one_is_not_asked_about() {
 fn a_job_for_a_person_to_decide_says_what_to_type() {
     let mut fleet = Fleet::up("studio", 1);
     fleet.add_agent("mini", &["--grace", "100ms"]);
-    let id = fleet.dispatch(&["--on", "mini", "--", "sleep", "60"]);
+    let id = fleet.dispatch(&["--on", "mini", "--", "sleep", "600"]);
     fleet.until(&id, "running");
     assert_eq!(fleet.agents.pop().unwrap().process.stop(), 0);
     let job = fleet.until(&id, "needs_human");
