@@ -207,9 +207,9 @@ fn two_hosts_work_for_each_other_and_outlive_a_cut_cable() {
         let begun = Instant::now();
         near.until("away", &["stale", "lost"]);
         near.until("away", &["lost"]);
-        // Three beats and their slack; the machine that runs this may be busy.
+        // Three beats of a second and their slack; the machine that runs this may be busy.
         let took = begun.elapsed();
-        assert!(took < Duration::from_secs(10), "{took:?}");
+        assert!(took < Duration::from_secs(30), "{took:?}");
         assert_eq!(near.json(&["show", &id])["state"], "running");
         // The job ends while nobody can hear of it, and another is sent after it.
         std::fs::write(gates.path().join(gate), "").unwrap();
@@ -222,7 +222,8 @@ fn two_hosts_work_for_each_other_and_outlive_a_cut_cable() {
         let begun = Instant::now();
         let cut_off = far.run(&["--credentials", operator, "dispatch", "--", "true"]);
         assert_eq!(cut_off.code, 69, "{cut_off:?}");
-        assert!(begun.elapsed() < Duration::from_secs(4), "{cut_off:?}");
+        // Two seconds, where the machine is not busy.
+        assert!(begun.elapsed() < Duration::from_secs(30), "{cut_off:?}");
         if noticed {
             eventually("the agent knows that it is cut off", || {
                 let status = far.json(&["agent", "status"]);

@@ -234,10 +234,10 @@ mod tests {
         (dir, path)
     }
 
-    fn ask(shell: &Path) -> World {
-        let second = Duration::from_secs(1);
-        ask_login_shell(shell, second / 4, second)
-    }
+    /// Long enough for a shell on a machine under load; a shell that answers is not waited for.
+    const LONG: Duration = Duration::from_secs(60);
+    /// For a shell that never answers, however long it is waited for.
+    const SHORT: Duration = Duration::from_millis(250);
 
     #[test]
     fn garbage_around_the_variables_does_no_harm() {
@@ -245,7 +245,7 @@ mod tests {
             "#!/bin/sh\necho 'welcome! A=B'\nexport FROM_SHELL='two\nlines' \
              PWD=/x\nfor last; do :; done\neval \"$last\"\necho goodbye\n",
         );
-        let world = ask(&shell);
+        let world = ask_login_shell(&shell, LONG, LONG);
         assert_eq!(world.source, WorldSource::LoginShell(shell.clone()));
         assert_eq!(world.env["FROM_SHELL"], "two\nlines");
         assert!(!world.env.contains_key("PWD"));
@@ -257,7 +257,8 @@ mod tests {
             "#!/bin/sh\ncase \"$*\" in *-i*) sleep 600;; esac\n\
              export FROM_SHELL=plain\nfor last; do :; done\neval \"$last\"\n",
         );
-        assert_eq!(ask(&shell).env["FROM_SHELL"], "plain");
+        let world = ask_login_shell(&shell, SHORT, LONG);
+        assert_eq!(world.env["FROM_SHELL"], "plain");
     }
 
     #[test]
@@ -265,7 +266,7 @@ mod tests {
         let (_a, hangs) = script("#!/bin/sh\nsleep 600\n");
         let (_b, fails) = script("#!/bin/sh\nexit 3\n");
         for shell in [hangs, fails, PathBuf::from("/no/such/shell")] {
-            let world = ask(&shell);
+            let world = ask_login_shell(&shell, SHORT, 4 * SHORT);
             assert!(matches!(world.source, WorldSource::Own { .. }), "{world:?}");
             assert_eq!(world.env.get("PATH"), std::env::var("PATH").ok().as_ref());
         }

@@ -1,7 +1,8 @@
 //! For tests: a real hub in a folder of its own on free ports, ended when the test ends, however
 //! it ends. The server is found or installed by fleet's own code; without one a test fails.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,11 +16,65 @@ use crate::hub::{
     Credentials, Hub, HubError, HubOptions, Permission, SearchPath, find_server, install_server,
 };
 
+/// How long a connection of a test may take: a loaded machine is no reason to fail one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The ports of tests. Below those that systems give to connections (from 32768 on Linux, 49152 on
+/// macOS), or a client that tries again could sit on the port of a hub that is away: with one try
+/// it can even connect to itself. Two more ports belong to each, in ranges of their own.
+const PORTS: std::ops::Range<u16> = 10_000..14_000;
+/// From a hub's port to the one on which it is asked for its health, unless that is taken.
+const MONITOR: u16 = 4_000;
+/// From a hub's port to the one that is listened on for as long as a test has it.
+const TAKEN: u16 = 8_000;
+
+/// A port of loopback that is one test's for as long as this lives, whoever listens on it or not:
+/// a hub can be ended and started again there.
+#[derive(Debug)]
+pub struct TestPort {
+    address: SocketAddr,
+    /// No two tests can have it, in whatever processes, and it is given up however one ends.
+    _taken: TcpListener,
+}
+
+impl TestPort {
+    /// Takes one.
+    ///
+    /// # Panics
+    /// Where all are taken.
+    #[expect(clippy::panic, reason = "a test that needs a port fails without one")]
+    #[must_use]
+    pub fn take() -> Self {
+        let listen = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
+        let count = u64::from(PORTS.end - PORTS.start);
+        let from = RandomState::new().build_hasher().finish() % count;
+        (0..count)
+            .filter_map(|n| u16::try_from((from + n) % count).ok())
+            .find_map(|n| {
+                let port = PORTS.start + n;
+                let taken = listen(port + TAKEN)?;
+                // Some other program may be there.
+                (listen(port).is_some() && listen(port + MONITOR).is_some()).then(|| Self {
+                    address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+                    _taken: taken,
+                })
+            })
+            .unwrap_or_else(|| panic!("no port of {PORTS:?} is free"))
+    }
+
+    /// `127.0.0.1:10000`, say.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// A hub for one test.
 pub struct TestHub {
     /// Before the folder, so that the server is gone when its files go.
     hub: Hub,
     _folder: TempDir,
+    _port: TestPort,
 }
 
 impl TestHub {
@@ -33,17 +88,23 @@ impl TestHub {
     )]
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder for a hub: {e}"));
-        let options = Self::options(folder.path()).await;
+        let port = TestPort::take();
+        let options = HubOptions {
+            listen: port.address(),
+            ..Self::options(folder.path()).await
+        };
         let hub = Hub::start(options)
             .await
             .unwrap_or_else(|e| panic!("the test's hub did not start: {e}"));
         Self {
             hub,
             _folder: folder,
+            _port: port,
         }
     }
 
     /// Options of a hub for tests in this folder: free ports on loopback, ended with the process.
+    /// One that is started again at the same address needs a [`TestPort`].
     pub async fn options(home: &Path) -> HubOptions {
         HubOptions {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
@@ -74,8 +135,7 @@ impl TestHub {
     pub async fn connect(&self, name: &str, permission: Permission) -> Result<Link, ConnectError> {
         let credentials = self.credentials(name, permission);
         connect(&ConnectOptions {
-            // A loaded machine is no reason to fail a test.
-            fail_within: Duration::from_secs(20),
+            fail_within: PATIENCE,
             ..ConnectOptions::new(format!("test {name}"), credentials)
         })
         .await

@@ -301,7 +301,10 @@ async fn a_record_smuggled_in_by_a_reply_subject_changes_nothing() {
 async fn a_job_whose_ticket_is_safe_is_dispatched_whatever_becomes_of_its_first_record() {
     let hub = TestHub::start().await;
     let bus = operator(&hub).await;
-    let keeper = ConnectOptions::new("test keeper", hub.keeper_credentials().unwrap());
+    let keeper = ConnectOptions {
+        fail_within: std::time::Duration::from_secs(60),
+        ..ConnectOptions::new("test keeper", hub.keeper_credentials().unwrap())
+    };
     let keeper = Bus::new(&connect(&keeper).await.unwrap());
     let gone: serde_json::Value = keeper.api("STREAM.DELETE.JOB", "".into()).await.unwrap();
     assert_eq!(gone["success"], true);

@@ -218,7 +218,6 @@ async fn a_stream_that_fills_is_said_with_who_fills_it_before_it_is_full() {
     bus.api::<Value>("STREAM.UPDATE.FLOW", config.to_string().into())
         .await
         .unwrap();
-    let _watching = watch(&guarded.hub, &bus, guarded.guard).await;
     for n in 0..85 {
         let machine = if n % 4 == 0 { "mini" } else { "studio" };
         let name = machine.parse().unwrap();
@@ -226,6 +225,8 @@ async fn a_stream_that_fills_is_said_with_who_fills_it_before_it_is_full() {
         let event = NewEvent::of_machine("test.filler", &name, detail);
         bus.put_event(machine, &event, "boot", n).await.unwrap();
     }
+    // It says what it finds first, and only once: all of it has to be there by then.
+    let _watching = watch(&guarded.hub, &bus, guarded.guard).await;
     let deadline = Instant::now() + LONG;
     let trouble = loop {
         let word = bus.hub_word().await.unwrap().unwrap();

@@ -19,7 +19,7 @@ use fleet_nats::hub::{
     Credentials, Hub, HubError, HubEvent, HubOptions, HubRecord, PeerEvent, PeerEventKind,
     Permission, running_hub,
 };
-use fleet_nats::testing::{TestHub, test_server};
+use fleet_nats::testing::{TestHub, TestPort, test_server};
 use futures_util::StreamExt;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -30,6 +30,14 @@ fn pid(raw: u32) -> Pid {
     Pid::from_raw(i32::try_from(raw).unwrap()).unwrap()
 }
 
+/// Who connects, and takes the time that a loaded machine needs.
+fn patient(credentials: Credentials) -> ConnectOptions {
+    ConnectOptions {
+        fail_within: LONG,
+        ..ConnectOptions::new("test", credentials)
+    }
+}
+
 fn is_gone(raw: u32) -> bool {
     test_kill_process(pid(raw)).is_err()
 }
@@ -37,7 +45,9 @@ fn is_gone(raw: u32) -> bool {
 #[tokio::test]
 async fn a_hub_starts_serves_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let options = TestHub::options(folder.path()).await;
+    let port = TestPort::take();
+    let mut options = TestHub::options(folder.path()).await;
+    options.listen = port.address();
     let home = options.home.clone();
     let hub = Hub::start(options).await.unwrap();
     let server = hub.pid().unwrap();
@@ -46,9 +56,7 @@ async fn a_hub_starts_serves_and_leaves_nothing_behind() {
     let operator = Credentials::load(&home.operator_credentials()).unwrap();
     assert_eq!(operator.hubs(), [hub.url()]);
     assert_eq!(operator.permission(), Permission::Operator);
-    let link = connect(&ConnectOptions::new("test", operator))
-        .await
-        .unwrap();
+    let link = connect(&patient(operator)).await.unwrap();
     link.ready().await.unwrap();
     assert!(link.is_connected());
 
@@ -143,7 +151,7 @@ async fn a_server_that_dies_is_started_again_and_clients_come_back() {
     };
     assert_ne!(first, second);
     assert_eq!(hub.pid(), Some(second));
-    tokio::time::timeout(LONG, status.wait_for(|s| s.connects == 2))
+    tokio::time::timeout(LONG, status.wait_for(|s| s.connects >= 2))
         .await
         .unwrap()
         .unwrap();
@@ -154,16 +162,17 @@ async fn a_server_that_dies_is_started_again_and_clients_come_back() {
 
 #[tokio::test]
 async fn nobody_listening_is_said_at_once_with_every_address() {
-    let free = |()| {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("nats://{}", listener.local_addr().unwrap())
-    };
+    let nobody = [TestPort::take(), TestPort::take()];
     let hub = TestHub::start().await;
-    let mut options = ConnectOptions::new("test", hub.credentials("a", Permission::Viewer));
-    options.urls = vec![free(()), free(())];
+    let mut options = patient(hub.credentials("a", Permission::Viewer));
+    options.urls = nobody
+        .iter()
+        .map(|port| format!("nats://{}", port.address()))
+        .collect();
     let started = std::time::Instant::now();
     let error = connect(&options).await.unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(2));
+    // At once: it has not used up the time it was given.
+    assert!(started.elapsed() < LONG);
     let ConnectError::Unreachable(attempts) = &error else {
         panic!("{error}");
     };
@@ -386,9 +395,7 @@ async fn the_store_and_the_keys_outlive_a_restart() {
         .issue(1, "studio", Permission::Worker, vec![]);
     let worker = worker.unwrap();
     let operator = hub.operator_credentials().clone();
-    let link = connect(&ConnectOptions::new("test", operator.clone()))
-        .await
-        .unwrap();
+    let link = connect(&patient(operator.clone())).await.unwrap();
     let js = async_nats::jetstream::new(link.client().clone());
     js.create_stream(async_nats::jetstream::stream::Config {
         name: "PRES".into(),
@@ -416,7 +423,7 @@ async fn the_store_and_the_keys_outlive_a_restart() {
     );
     // Credentials given out before, at the new port.
     let worker = worker.with_hubs(vec![hub.url()]);
-    let link = connect(&ConnectOptions::new("test", worker)).await.unwrap();
+    let link = connect(&patient(worker)).await.unwrap();
     let request = link
         .client()
         .request("fleet.pres.studio", "again".into())
@@ -434,7 +441,7 @@ async fn another_hubs_credentials_are_refused_with_what_to_do() {
     let credentials = stranger
         .issue(1, "studio", Permission::Worker, vec![hub.url()])
         .unwrap();
-    let options = ConnectOptions::new("test", credentials);
+    let options = patient(credentials);
     let error = connect(&options).await.unwrap_err();
     assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
     assert!(error.to_string().contains("fleet hub credentials"));
@@ -448,17 +455,17 @@ async fn another_hubs_credentials_are_refused_with_what_to_do() {
 #[tokio::test]
 async fn silence_a_wrong_name_and_a_wrong_program_each_have_their_reason() {
     let hub = TestHub::start().await;
-    let mut options = ConnectOptions::new("test", hub.credentials("a", Permission::Viewer));
+    let mut options = patient(hub.credentials("a", Permission::Viewer));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("nats://{}", silent.local_addr().unwrap());
     options.fail_within = Duration::from_millis(300);
     options.urls = vec![silent_url];
-    let started = Instant::now();
-    let error = connect(&options).await.unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(2));
+    // By itself, though nobody hangs up; how soon is not what a loaded machine can promise.
+    let error = tokio::time::timeout(LONG, connect(&options)).await;
+    let error = error.unwrap().unwrap_err();
     assert!(error.to_string().ends_with("(timed out)"), "{error}");
 
-    options.fail_within = Duration::from_secs(20);
+    options.fail_within = LONG;
     // Too long for a name: no name server needs to be asked to know that.
     options.urls = vec![format!("nats://{}:4222", "x".repeat(64))];
     let error = connect(&options).await.unwrap_err();
@@ -500,9 +507,12 @@ async fn silence_a_wrong_name_and_a_wrong_program_each_have_their_reason() {
 #[tokio::test]
 async fn an_agent_started_before_its_hub_waits_for_it() {
     let folder = tempfile::tempdir().unwrap();
-    let options = TestHub::options(folder.path()).await;
+    let port = TestPort::take();
+    let options = HubOptions {
+        listen: port.address(),
+        ..TestHub::options(folder.path()).await
+    };
     let first = Hub::start(options.clone()).await.unwrap();
-    let listen = first.listen();
     let worker = first
         .identity()
         .issue(1, "studio", Permission::Worker, vec![first.url()])
@@ -513,7 +523,7 @@ async fn an_agent_started_before_its_hub_waits_for_it() {
         .await
         .unwrap();
     assert!(!link.is_connected());
-    let hub = Hub::start(HubOptions { listen, ..options }).await.unwrap();
+    let hub = Hub::start(options).await.unwrap();
     tokio::time::timeout(LONG, link.ready())
         .await
         .unwrap()
@@ -530,7 +540,7 @@ async fn the_hub_is_told_who_comes_and_goes() {
     let hub = TestHub::start().await;
     let system = ConnectOptions {
         check_api: false,
-        ..ConnectOptions::new("fleet hub", hub.system_credentials().unwrap())
+        ..patient(hub.system_credentials().unwrap())
     };
     let system = connect(&system).await.unwrap();
     let mut events = system.client().subscribe("$SYS.ACCOUNT.*.*").await.unwrap();

@@ -70,12 +70,13 @@ async fn answering() -> Answering {
     }
 }
 
-/// Asks until the answerer has begun to listen.
+/// Asks until the answerer has begun to listen, and all was there in time: a busy server may not say
+/// everything within the second and a half that the answerer has.
 async fn asked(bus: &Bus, until: impl Fn(&HubStats) -> bool) -> HubStats {
     let asking = async {
         loop {
             match bus.hub_stats(Duration::from_secs(5)).await {
-                Ok(stats) if until(&stats) => return stats,
+                Ok(stats) if stats.missing.is_empty() && until(&stats) => return stats,
                 Ok(_) | Err(BusError::NoResponders(_) | BusError::NoAnswer { .. }) => {
                     tokio::task::yield_now().await;
                 }
@@ -92,7 +93,6 @@ async fn a_viewer_and_the_operator_are_told_how_the_hub_is() {
     for (name, permission) in [("vera", Viewer), ("olga", Operator)] {
         let link = fleet.hub.connect(name, permission).await.unwrap();
         let stats = asked(&Bus::new(&link), |_| true).await;
-        assert_eq!(stats.missing, [""; 0]);
         assert_eq!(
             (stats.host.as_str(), stats.version.as_str()),
             ("anvil", "1.2.3")
@@ -150,13 +150,12 @@ async fn a_worker_may_not_ask_and_no_answer_goes_anywhere_but_to_an_inbox() {
     let within = Duration::from_millis(500);
     let refused = Bus::new(&worker).hub_stats(within).await.unwrap_err();
     assert!(matches!(refused, BusError::NoAnswer { .. }), "{refused}");
-    let error = worker
-        .status()
-        .borrow()
-        .last_error
-        .clone()
-        .unwrap_or_default();
-    assert!(error.contains("fleet.cmd.hub.stats"), "{error}");
+    let mut status = worker.status();
+    let denied = status.wait_for(|status| {
+        let error = status.last_error.as_deref().unwrap_or_default();
+        error.contains("fleet.cmd.hub.stats")
+    });
+    tokio::time::timeout(LONG, denied).await.unwrap().unwrap();
     // Nor may the hub be made to write for its asker.
     let mut told = operator.client().subscribe("fleet.pres.>").await.unwrap();
     let ask = subject::command_hub("stats");
@@ -190,7 +189,8 @@ async fn a_machines_summary_reaches_a_viewer_and_nobody_tells_another_machines()
     let fleet = answering().await;
     let viewer = fleet.hub.connect("vera", Viewer).await.unwrap();
     let mut heard = viewer.client().subscribe(subject::STATS).await.unwrap();
-    viewer.client().flush().await.unwrap();
+    // Answered after the subscription was taken in; `flush` would not say so.
+    asked(&Bus::new(&viewer), |_| true).await;
     let link = fleet.hub.connect("studio", Worker).await.unwrap();
     let counters = Arc::new(Counters::default());
     let bus = Bus::new(&link).counting(counters.clone());

@@ -66,9 +66,10 @@ fn a_hundred_megabytes_arrive_as_they_were() {
     // The shell's pipe, which holds less than a chunk at a time.
     let piped = format!("\"{}\" logs {id} | cat", env!("CARGO_BIN_EXE_fleet"));
     let mut shell = Command::new("/bin/sh");
-    shell
-        .args(["-c", &piped])
-        .env("FLEET_HOME", fleet.home.fleet());
+    shell.args(["-c", &piped]).env_clear();
+    for (name, value) in fleet.home.command::<&str>(&[]).get_envs() {
+        shell.env(name, value.unwrap());
+    }
     assert!(hash_of(&mut shell) == expected);
 }
 

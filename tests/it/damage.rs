@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::fleet::{Gate, HubEnd, only_attempt};
-use crate::harness::{Fleet, Home, Ran, Running, eventually};
+use crate::harness::{Fleet, Home, Ran, Running, eventually, eventually_or_say};
 
 /// The folder of a stream on the hub's disk.
 fn stream_dir(fleet: &Fleet, stream: &str) -> PathBuf {
@@ -132,9 +132,10 @@ fn an_older_copy_of_the_whole_hub_is_found_out_by_what_an_agent_has_seen() {
     assert!(text.contains("studio has seen"), "{text}");
     // Both attempts run on, the one too of which the restored journal knows nothing.
     for id in [&known, &lost] {
-        eventually("the attempt was reported", || {
+        eventually_or_say("the attempt was reported", || {
             let ran = fleet.run(&["show", "--json", id]);
-            ran.out.contains("\"running\"").then_some(())
+            let known = ran.out.contains("\"running\"");
+            known.then_some(()).ok_or(format!("{id}: {ran:?}"))
         });
     }
     fleet.event("job.adopted", |e| e["job"] == lost.as_str());

@@ -13,7 +13,7 @@ use fleet_nats::subject::stream;
 use serde_json::Value;
 
 use crate::fleet::{Gate, kill};
-use crate::harness::Fleet;
+use crate::harness::{Fleet, eventually};
 
 /// Goes through as many kinds of record as it can, on a hub whose streams are looked at after.
 fn live(fleet: &mut Fleet, gate: &Gate, runtime: &tokio::runtime::Runtime) {
@@ -39,7 +39,7 @@ fn live(fleet: &mut Fleet, gate: &Gate, runtime: &tokio::runtime::Runtime) {
     assert_eq!(ran.code, 75, "{ran:?}");
     let waits = fleet.dispatch(&away);
     fleet.run(&["cancel", "--yes", &waits]).ok();
-    let runs = fleet.dispatch(&["--", "sleep", "60"]);
+    let runs = fleet.dispatch(&["--", "sleep", "600"]);
     fleet.until(&runs, "running");
     fleet.run(&["cancel", "--yes", &runs]).ok();
     assert_eq!(fleet.ended(&runs).0, 130);
@@ -60,7 +60,13 @@ fn live(fleet: &mut Fleet, gate: &Gate, runtime: &tokio::runtime::Runtime) {
     agent.process.signal(rustix::process::Signal::STOP);
     kill(executor);
     let home = agent.kill();
+    // Whoever still wrote there would keep the folder from going.
+    eventually("the executor has ended", || {
+        (!crate::fleet::runs(executor)).then_some(())
+    });
     std::fs::remove_dir_all(home.fleet().join("agent/jobs")).unwrap();
+    // A machine that is back before the hub has seen that it went was never lost.
+    fleet.event("machine.lost", |e| e["machine"] == "studio");
     fleet.again(home, "studio", &[]);
     fleet.until(&id, "needs_human");
     runtime.block_on(async {
@@ -77,6 +83,7 @@ fn live(fleet: &mut Fleet, gate: &Gate, runtime: &tokio::runtime::Runtime) {
         appended.unwrap();
     });
     assert_eq!(fleet.job(&id)["state"], "failed");
+    fleet.event("machine.load", |_| true);
     let agent = fleet.take("studio");
     assert_eq!(agent.process.stop(), 0);
 }

@@ -1,7 +1,7 @@
 //! What several modules do to a fleet: gates that hold jobs until a test lets them go, processes
 //! watched by their numbers, hubs and agents killed and started again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use fleet_nats::bus::Bus;
@@ -10,6 +10,7 @@ use fleet_nats::hub::Credentials;
 use rustix::process::Signal;
 use serde_json::Value;
 
+pub(crate) use crate::harness::runs;
 use crate::harness::{
     Agent, DEADLINE, Fleet, Home, Ran, Running, eventually, eventually_within, signal_process,
 };
@@ -54,23 +55,6 @@ impl Gate {
         eventually(&format!("{count} lines in {name}"), || {
             Some(self.lines(name)).filter(|lines| lines.len() >= count)
         })
-    }
-}
-
-/// Whether a process is there and is no zombie that only waits to be reaped.
-pub(crate) fn runs(pid: u32) -> bool {
-    if !crate::harness::alive(pid) {
-        return false;
-    }
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => !stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .trim_start()
-            .starts_with('Z'),
-        // No such file system, or gone in between.
-        Err(_) => !Path::new("/proc/self/stat").exists(),
     }
 }
 
@@ -136,6 +120,15 @@ impl Fleet {
             fleet.add_agent(name, &["--slots", &slots.to_string()]);
         }
         fleet
+    }
+
+    /// Starts one more agent, which says this often that it is there.
+    pub(crate) fn add_agent_that_beats(&mut self, name: &str, every: &str) -> &Agent {
+        let home = Home::new();
+        std::fs::create_dir_all(home.fleet()).unwrap();
+        let config = format!("heartbeat = \"{every}\"\n");
+        std::fs::write(home.fleet().join("config.toml"), config).unwrap();
+        self.again(home, name, &[])
     }
 
     /// Takes an agent out, to stop or kill it.

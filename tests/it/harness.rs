@@ -5,15 +5,16 @@
 //! with a deadline.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
+use fleet_nats::testing::TestPort;
 use serde_json::Value;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 /// Longest any one thing may take on a loaded machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -172,7 +173,8 @@ pub(crate) struct Running {
     /// Its tether.
     stdin: Option<ChildStdin>,
     lines: Mutex<mpsc::Receiver<String>>,
-    errors: std::sync::Arc<Mutex<String>>,
+    /// A file: what was written is in it when the process has ended, whoever still holds it.
+    errors: NamedTempFile,
     name: String,
 }
 
@@ -180,10 +182,11 @@ impl Running {
     /// Starts it. Its standard output is read line by line, its standard error kept.
     pub(crate) fn start(mut command: Command) -> Self {
         let name = format!("{:?}", command.get_args().collect::<Vec<_>>());
+        let errors = NamedTempFile::new().unwrap();
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(errors.reopen().unwrap())
             .spawn()
             .unwrap();
         let (send, lines) = mpsc::channel();
@@ -193,17 +196,6 @@ impl Running {
                 if send.send(line).is_err() {
                     break;
                 }
-            }
-        });
-        let errors = std::sync::Arc::new(Mutex::new(String::new()));
-        let kept = errors.clone();
-        let mut err = child.stderr.take().unwrap();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(n @ 1..) = err.read(&mut buffer) {
-                kept.lock()
-                    .unwrap()
-                    .push_str(&String::from_utf8_lossy(&buffer[..n]));
             }
         });
         Self {
@@ -234,7 +226,7 @@ impl Running {
 
     /// What it wrote to standard error so far.
     pub(crate) fn errors(&self) -> String {
-        self.errors.lock().unwrap().clone()
+        String::from_utf8_lossy(&std::fs::read(self.errors.path()).unwrap()).into_owned()
     }
 
     /// Sends it a signal.
@@ -299,10 +291,23 @@ pub(crate) fn signal_process(pid: u32, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
-/// Whether a process is there.
-pub(crate) fn alive(pid: u32) -> bool {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::test_kill_process(pid).is_ok()
+/// Whether a process is there and is no zombie: where nobody reaps orphans, in a container say, they
+/// stay zombies for ever.
+pub(crate) fn runs(pid: u32) -> bool {
+    let number = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    if rustix::process::test_kill_process(number).is_err() {
+        return false;
+    }
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => !stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .trim_start()
+            .starts_with('Z'),
+        // No such file system, or gone in between.
+        Err(_) => !Path::new("/proc/self/stat").exists(),
+    }
 }
 
 /// Asks again until the answer is there; for what no event can be had of.
@@ -316,12 +321,28 @@ pub(crate) fn eventually_within<T>(
     what: &str,
     mut ask: impl FnMut() -> Option<T>,
 ) -> T {
+    or_say(limit, what, || ask().ok_or(""))
+}
+
+/// As [`eventually`], and where the answer never comes, what there was instead.
+pub(crate) fn eventually_or_say<T, E: std::fmt::Display>(
+    what: &str,
+    ask: impl FnMut() -> Result<T, E>,
+) -> T {
+    or_say(DEADLINE, what, ask)
+}
+
+fn or_say<T, E: std::fmt::Display>(
+    limit: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Result<T, E>,
+) -> T {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        match ask() {
+            Ok(answer) => return answer,
+            Err(instead) => assert!(Instant::now() < deadline, "never: {what} {instead}"),
         }
-        assert!(Instant::now() < deadline, "never: {what}");
         std::thread::park_timeout(Duration::from_millis(10));
     }
 }
@@ -336,6 +357,8 @@ pub(crate) struct Fleet {
     pub(crate) home: Home,
     /// The hub's address.
     pub(crate) url: String,
+    /// Its port, also while the hub is away.
+    _port: TestPort,
 }
 
 /// An agent with a home of its own.
@@ -367,10 +390,12 @@ impl Fleet {
 
     fn start(words: &[&str]) -> Self {
         let home = Home::new();
+        let port = TestPort::take();
+        let listen = port.address().to_string();
         let words: Vec<&str> = ["--json"]
             .iter()
             .chain(words)
-            .chain(&["--listen", "127.0.0.1:0", "--tether"])
+            .chain(&["--listen", &listen, "--tether"])
             .copied()
             .collect();
         let hub = Running::start(home.command(&words));
@@ -382,6 +407,7 @@ impl Fleet {
             hub,
             home,
             url,
+            _port: port,
         }
     }
 
@@ -449,9 +475,13 @@ impl Fleet {
 
     /// Waits until a job is in this state.
     pub(crate) fn until(&self, id: &str, state: &str) -> Value {
-        eventually(&format!("{id} is {state}"), || {
+        eventually_or_say(&format!("{id} is {state}"), || {
             let job = self.job(id);
-            (job["state"] == state).then_some(job)
+            if job["state"] == state {
+                Ok(job)
+            } else {
+                Err(job)
+            }
         })
     }
 }

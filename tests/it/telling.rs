@@ -13,16 +13,12 @@ use fleet_nats::subject::{self, stream};
 use fleet_nats::tail::{From, Next, Tail};
 use tokio::time::timeout;
 
-use crate::harness::{DEADLINE, Fleet, Home, lines};
+use crate::harness::{DEADLINE, Fleet, lines};
 
 /// A hub, and an agent that says each second that it is there.
 fn quick() -> Fleet {
     let mut fleet = Fleet::hub_alone();
-    let home = Home::new();
-    std::fs::create_dir_all(home.fleet()).unwrap();
-    std::fs::write(home.fleet().join("config.toml"), "heartbeat = \"1s\"\n").unwrap();
-    let agent = fleet.agent(home, "studio", &[]);
-    fleet.agents.push(agent);
+    fleet.add_agent_that_beats("studio", "1s");
     fleet
 }
 
@@ -71,9 +67,10 @@ impl Listener {
 fn a_job_with_output_is_counted_and_an_idle_agent_tells_nothing() {
     let fleet = quick();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (link, bus) = runtime.block_on(fleet.bus());
+    let (_link, bus) = runtime.block_on(fleet.bus());
     let mut listener = runtime.block_on(Listener::open(&bus));
-    runtime.block_on(link.client().flush()).unwrap();
+    // Answered after the subscriptions were taken in; `flush` would not say so.
+    runtime.block_on(bus.usage(stream::PRES)).unwrap();
     let told = fleet.run(&["dispatch", "--wait", "--", "echo", "twelve bytes"]);
     assert_eq!(told.code, 0, "{told:?}");
     runtime.block_on(async {
@@ -82,7 +79,7 @@ fn a_job_with_output_is_counted_and_an_idle_agent_tells_nothing() {
         while sum.records < 2 || sum.chunks < 1 || sum.tickets < 1 {
             if let Told::Stat(stat) = listener.next().await {
                 assert!(!stat.is_idle(), "{stat:?}");
-                assert!((900..10_000).contains(&stat.interval_ms), "{stat:?}");
+                assert!(stat.interval_ms >= 900, "{stat:?}");
                 sum.records += stat.records;
                 sum.chunks += stat.chunks;
                 sum.tickets += stat.tickets;
@@ -108,8 +105,15 @@ fn the_hub_says_how_it_is_to_the_operator_and_not_to_a_worker() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let within = Duration::from_secs(10);
     let (_link, bus) = runtime.block_on(fleet.bus());
-    let stats = runtime.block_on(bus.hub_stats(within)).unwrap();
-    assert_eq!(stats.missing, [""; 0], "{stats:?}");
+    // What a busy server does not answer within a second and a half is said to be missing.
+    let stats = crate::harness::eventually_or_say("nothing is missing", || {
+        let stats = runtime.block_on(bus.hub_stats(within));
+        let stats = stats.map_err(|error| error.to_string())?;
+        match stats.missing.is_empty() {
+            true => Ok(stats),
+            false => Err(format!("{:?}", stats.missing)),
+        }
+    });
     assert_eq!(stats.version, env!("CARGO_PKG_VERSION"));
     assert_eq!((stats.streams.len(), stats.host.is_empty()), (8, false));
     // The keeper, the agent, the system's own and this one.

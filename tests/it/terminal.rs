@@ -145,7 +145,7 @@ fn a_jobs_control_sequences_are_shown_and_colours_pass() {
 #[test]
 fn a_person_is_asked_before_a_job_is_canceled() {
     let fleet = Fleet::up("studio", 1);
-    let id = fleet.dispatch(&["--", "sleep", "60"]);
+    let id = fleet.dispatch(&["--", "sleep", "600"]);
     fleet.until(&id, "running");
     let mut cancel = Typed::start(fleet.home.command(&["cancel", &id]), 80);
     cancel.until("[y/N]");
@@ -163,10 +163,11 @@ fn a_person_is_asked_before_a_job_is_canceled() {
 fn ctrl_c_asks_whether_to_cancel_or_to_leave() {
     let fleet = Fleet::up("studio", 2);
     for (answer, state) in [("c", "canceled"), ("", "running")] {
-        let words = ["dispatch", "--wait", "--", "sleep", "60"];
+        let words = ["dispatch", "--wait", "--", "sleep", "600"];
         let mut waiting = Typed::start(fleet.home.command(&words), 80);
         waiting.until("\r\n");
-        let id = waiting.seen.trim().to_owned();
+        // More may have come with it.
+        let id = waiting.seen.lines().next().unwrap().trim().to_owned();
         fleet.until(&id, "running");
         signal_process(waiting.child.id(), Signal::INT);
         waiting.until("[c/L]");

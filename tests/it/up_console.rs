@@ -14,7 +14,7 @@ fn it_is_not_suspended_and_asks_before_it_ends_hub_and_agent() {
     ));
     pane.until("LIVE");
     // It ends by itself, should this test fail.
-    let script = "for i in $(seq 600); do [ -e go ] && break; sleep 0.1; done; echo whole > end";
+    let script = "for i in $(seq 6000); do [ -e go ] && break; sleep 0.1; done; echo whole > end";
     let words = ["dispatch", "--shell", "--cwd", ".", "--", script];
     let id = home.run(&words).ok().to_owned();
     eventually("it runs", || {

@@ -23,8 +23,17 @@ pub(crate) fn orphan(home: &Home) -> Option<u32> {
     is_our_server(pid, &home.server_config()).then_some(pid)
 }
 
-/// Whether this process runs now and has our configuration file among its arguments. A zombie has
-/// no arguments and so is none.
+/// Waits for the server that this home's pid file names, should it be on its way out: killed a
+/// moment ago, it is nobody's any more, but holds its ports still.
+pub(crate) fn until_ended(home: &Home) {
+    let text = std::fs::read_to_string(home.server_pid()).unwrap_or_default();
+    if let Ok(pid) = text.trim().parse() {
+        gone_within(KILL_WITHIN, || is_ending(pid));
+    }
+}
+
+/// Whether this process runs now and has our configuration file among its arguments. One that ends
+/// has no arguments any more and so is none.
 pub(crate) fn is_our_server(pid: u32, config: &Path) -> bool {
     let config = config.as_os_str().as_encoded_bytes();
     arguments(pid).is_some_and(|line| {
@@ -51,15 +60,40 @@ fn arguments(pid: u32) -> Option<Vec<u8>> {
     (!line.is_empty()).then_some(line)
 }
 
+/// Whether this process is our server, or was it and has not given back yet all that it held.
+pub(crate) fn is_there(pid: u32, config: &Path) -> bool {
+    is_our_server(pid, config) || is_ending(pid)
+}
+
+/// Whether this process is about to end: it has given up its memory, and with that its arguments,
+/// but its files and ports perhaps not. A zombie, of which all threads have ended, is done with it.
+fn is_ending(pid: u32) -> bool {
+    cfg!(target_os = "linux")
+        && std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| says_ending(&stat))
+}
+
+/// What Linux says of a process that ends, in `/proc/PID/stat`.
+fn says_ending(stat: &str) -> bool {
+    const EXITING: u64 = 0x4;
+    // The name, in parentheses, may have anything in it.
+    let (_, after) = stat.rsplit_once(')').unwrap_or_default();
+    let mut fields = after.split_ascii_whitespace();
+    let state = fields.next().unwrap_or_default();
+    let mut number = |skipped: usize| fields.nth(skipped).and_then(|f| f.parse::<u64>().ok());
+    // The 9th and the 20th of all fields; the state is the 3rd.
+    let (flags, threads) = (number(5).unwrap_or(0), number(10).unwrap_or(0));
+    let over = matches!(state, "Z" | "X") && threads <= 1;
+    flags & EXITING != 0 && !over
+}
+
 /// Ends a server that is not our child: SIGTERM, and SIGKILL for one that stays. Blocks. Says
-/// whether it is gone.
+/// whether it is gone, and all that it held with it.
 pub(crate) fn end(pid: u32, config: &Path) -> bool {
     for (signal, within) in [(Signal::TERM, TERM_WITHIN), (Signal::KILL, KILL_WITHIN)] {
-        if !is_our_server(pid, config) {
-            return true;
+        if is_our_server(pid, config) {
+            send(pid, signal);
         }
-        send(pid, signal);
-        if gone_within(within, || is_our_server(pid, config)) {
+        if gone_within(within, || is_there(pid, config)) {
             return true;
         }
     }
@@ -103,6 +137,28 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_was_killed_is_there_until_its_last_thread_has_ended() {
+        let of = |name: &str, state: &str, flags: u64, threads: u64| {
+            let between = "0 0 0 0 0 0 0 0 20 0";
+            says_ending(&format!(
+                "7 ({name}) {state} 1 7 7 0 -1 {flags} {between} {threads} 0 1\n"
+            ))
+        };
+        assert!(!of("nats-server", "S", 0x400_140, 9), "it runs");
+        assert!(of("nats-server", "R", 0x400_144, 9), "it ends");
+        assert!(of("a ) b", "Z", 0x400_14c, 2), "a thread of it still does");
+        assert!(!of("nats-server", "Z", 0x400_14c, 1), "nobody reaps it");
+        assert!(!says_ending(""));
+        let me = std::process::id();
+        assert!(!is_ending(me) && !is_ending(u32::MAX >> 1));
+        // As this system writes it, of a process that has ended.
+        let mut ended = Command::new("true").spawn().unwrap();
+        let gone = || is_ending(ended.id()) || arguments(ended.id()).is_some();
+        assert!(gone_within(Duration::from_secs(30), gone));
+        ended.wait().unwrap();
+    }
+
+    #[test]
     fn a_stranger_is_not_taken_for_our_server() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path());
@@ -112,7 +168,7 @@ mod tests {
         for (pid, expected) in [(stranger.id(), None), (ours.id(), Some(ours.id()))] {
             std::fs::write(home.server_pid(), format!("{pid}\n")).unwrap();
             // The name of a process is there once it has been executed.
-            assert!(gone_within(Duration::from_secs(5), || {
+            assert!(gone_within(Duration::from_secs(30), || {
                 orphan(&home) != expected
             }));
         }

@@ -34,8 +34,8 @@ const EVENTS: usize = 64;
 /// How long a lock may be held by somebody who only looks.
 const LOOK_WITHIN: Duration = Duration::from_millis(100);
 
-/// How long a dropped hub waits for its server.
-const DROP_WITHIN: Duration = Duration::from_secs(2);
+/// How long a dropped hub waits for its server once that was told to end, and once it was killed.
+const DROP_WITHIN: (Duration, Duration) = (process::TERM_WITHIN, Duration::from_secs(2));
 
 /// How to start a hub.
 #[derive(Debug, Clone)]
@@ -411,11 +411,11 @@ impl Drop for Hub {
         let pid = self.pid.swap(0, Ordering::AcqRel);
         let config = self.home.server_config();
         if pid != 0 {
-            let alive = || process::is_our_server(pid, &config);
+            let there = || process::is_there(pid, &config);
             process::send(pid, Signal::TERM);
-            if !process::gone_within(DROP_WITHIN, alive) {
+            if !process::gone_within(DROP_WITHIN.0, there) {
                 process::send(pid, Signal::KILL);
-                process::gone_within(DROP_WITHIN, alive);
+                process::gone_within(DROP_WITHIN.1, there);
             }
         }
         let _ = std::fs::remove_file(self.home.server_pid());
@@ -476,6 +476,7 @@ fn prepare(home: &Home) -> Result<Prepared, HubError> {
     {
         return Err(HubError::Orphan { pid });
     }
+    process::until_ended(home);
     Ok(Prepared {
         lock,
         identity: Arc::new(Identity::load_or_create(home)?),
@@ -577,8 +578,12 @@ async fn launch(options: &HubOptions, prepared: &Prepared) -> Result<Started, Hu
                 }
             })?;
         let keeper = prepared.identity.keeper(now, vec![url(listen)])?;
-        let link = connect::connect(&ConnectOptions::new("fleet hub", keeper)).await?;
-        drop(link);
+        // It is healthy; a busy machine may take its time to let anybody in.
+        let patient = ConnectOptions {
+            fail_within: options.healthy_within,
+            ..ConnectOptions::new("fleet hub", keeper)
+        };
+        drop(connect::connect(&patient).await?);
         let hubs = vec![url(listen)];
         if options.private {
             return Ok(prepared.identity.keeper(now, hubs)?);

@@ -228,7 +228,7 @@ async fn what_a_real_hub_and_its_machines_tell_is_seen() {
     fleet_nats::keeper::prepare(&bus, 1 << 30).await.unwrap();
     let system = ConnectOptions {
         check_api: false,
-        fail_within: Duration::from_secs(20),
+        fail_within: Duration::from_secs(60),
         ..ConnectOptions::new("system", hub.system_credentials().unwrap())
     };
     let system = connect(&system).await.unwrap();
@@ -244,7 +244,8 @@ async fn what_a_real_hub_and_its_machines_tell_is_seen() {
     let answers = tokio::spawn(answers);
     let worker = hub.connect("forge", Worker).await.unwrap();
     let forge: fleet_contract::ids::MachineId = "forge".parse().unwrap();
-    let way = ConnectOptions::new("test console", hub.credentials("vera", Viewer));
+    let mut way = ConnectOptions::new("test console", hub.credentials("vera", Viewer));
+    way.fail_within = Duration::from_secs(60);
     let mut source = crate::source::Source::open(&way, crate::clock::Clock::start())
         .await
         .unwrap();

@@ -1,7 +1,6 @@
 //! The source on a real hub: it reads what is there, brings what comes, says when the hub is gone,
 //! and goes on after the last message when it is back.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use fleet_contract::ids::{Lane, Writer};
@@ -14,7 +13,7 @@ use fleet_nats::clock;
 use fleet_nats::connect::{ConnectOptions, connect};
 use fleet_nats::hub::{Hub, HubOptions};
 use fleet_nats::output::ChunkHead;
-use fleet_nats::testing::TestHub;
+use fleet_nats::testing::{TestHub, TestPort};
 use tokio::time::timeout;
 
 use super::*;
@@ -44,15 +43,15 @@ impl Console {
     }
 }
 
-async fn hub(home: &Path, port: u16) -> (Hub, Bus, ConnectOptions) {
+async fn hub(home: &Path, port: &TestPort) -> (Hub, Bus, ConnectOptions) {
     let options = HubOptions {
-        listen: (Ipv4Addr::LOCALHOST, port).into(),
+        listen: port.address(),
         ..TestHub::options(home).await
     };
     let hub = Hub::start(options).await.unwrap();
     let mut way = ConnectOptions::new("test console", hub.operator_credentials().clone());
     way.urls = vec![hub.url()];
-    way.fail_within = Duration::from_secs(20);
+    way.fail_within = DEADLINE;
     let link = connect(&way).await.unwrap();
     let bus = Bus::new(&link);
     fleet_nats::keeper::prepare(&bus, 1 << 30).await.unwrap();
@@ -83,16 +82,11 @@ async fn dispatch(bus: &Bus, name: &str) -> fleet_contract::ids::JobId {
     id
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_reads_follows_loses_and_finds_the_hub_again() {
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let (first_hub, bus, way) = hub(folder.path(), port).await;
+    let port = TestPort::take();
+    let (first_hub, bus, way) = hub(folder.path(), &port).await;
     let before = dispatch(&bus, "before").await;
     bus.beat(&demo::presence("forge", 4, 1, 8, 32), None)
         .await
@@ -137,7 +131,7 @@ async fn it_reads_follows_loses_and_finds_the_hub_again() {
     assert_eq!(console.model.fleet.jobs().len(), 2);
 
     // Back, with what happened meanwhile; each message once.
-    let (second_hub, bus, _) = hub(folder.path(), port).await;
+    let (second_hub, bus, _) = hub(folder.path(), &port).await;
     let meanwhile = dispatch(&bus, "meanwhile").await;
     bus.put_chunk(before, &forge, &chunk(3), "three\n".into())
         .await
@@ -165,8 +159,8 @@ async fn it_reads_follows_loses_and_finds_the_hub_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn output_that_is_opened_while_the_hub_is_away_is_read_from_its_first_line() {
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let (first_hub, bus, way) = hub(folder.path(), port).await;
+    let port = TestPort::take();
+    let (first_hub, bus, way) = hub(folder.path(), &port).await;
     let (long, other) = (dispatch(&bus, "long").await, dispatch(&bus, "other").await);
     let forge = "forge".parse().unwrap();
     // What is opened later was written before what is open.
@@ -192,7 +186,7 @@ async fn output_that_is_opened_while_the_hub_is_away_is_read_from_its_first_line
     first_hub.stop().await.unwrap();
     console.until("down", |m| m.phase() == Phase::Down).await;
     open(&mut console, other);
-    let (second_hub, _, _) = hub(folder.path(), port).await;
+    let (second_hub, _, _) = hub(folder.path(), &port).await;
     console.until("the other's line", |m| lines(m) == 1).await;
     drop(console);
     second_hub.stop().await.unwrap();
