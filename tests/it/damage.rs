@@ -108,6 +108,16 @@ fn a_lost_journal_is_said_and_only_what_a_machine_reports_goes_on() {
     assert_eq!(fleet.json(&["hub", "status"])["epoch"], status["epoch"]);
 }
 
+/// The last that was said about the machine's lease.
+fn lease(fleet: &Fleet) -> u64 {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (_link, bus) = fleet.bus().await;
+        let last = bus.last("LEASE", "fleet.lease.studio.*").await;
+        last.unwrap().unwrap().seq
+    })
+}
+
 #[test]
 fn an_older_copy_of_the_whole_hub_is_found_out_by_what_an_agent_has_seen() {
     let mut fleet = Fleet::of(&[("studio", 4)]);
@@ -117,12 +127,18 @@ fn an_older_copy_of_the_whole_hub_is_found_out_by_what_an_agent_has_seen() {
     let hub = fleet.home.fleet().join("hub");
     let older = fleet.home.fleet().join("older");
     fleet.without_hub(HubEnd::Stopped, |_| copy_folder(&hub, &older));
+    let copied = lease(&fleet);
     // All this will never have happened as far as the hub knows.
     let lost = fleet.dispatch(&["--shell", "--", &gated(&gate, "lost")]);
     gate.until_lines("ran", 2);
     for _ in 0..5 {
         assert_eq!(fleet.run(&["dispatch", "--wait", "--", "true"]).code, 0);
     }
+    // The agent takes its lease anew at the older copy, and reads its journals, before that is found
+    // to be one.
+    eventually("the lease is renewed", || {
+        (lease(&fleet) != copied).then_some(())
+    });
     fleet.without_hub(HubEnd::Stopped, |_| {
         std::fs::remove_dir_all(&hub).unwrap();
         copy_folder(&older, &hub);

@@ -589,7 +589,7 @@ impl Attempt {
         match ticket::refused(self.id, &self.me, self.claimed, self.known, reading) {
             Refused::Blank => {
                 self.blanks += 1;
-                if self.blanks < ticket::READ_AGAIN_MAX {
+                if self.blanks < ticket::BLANKS_MAX {
                     Refused::Unclear
                 } else {
                     Refused::Fenced

