@@ -398,7 +398,8 @@ impl Driver {
             no: Some(self.attempt.no()),
             token: self.attempt.token(),
             output: gone.output,
-            started_at: Some(gone.started_at),
+            // The same where no process was started.
+            started_at: (gone.started_at != gone.ended_at).then_some(gone.started_at),
             ended_at: Some(gone.ended_at),
         };
         self.superseded = Some(NewEvent {

@@ -338,6 +338,11 @@ fn the_keeper_waits_until_a_remark_is_possible_and_believes_machines_of_their_ow
         }),
         ..told()
     };
+    let late = SupersededTold {
+        outcome: Some(Outcome::Fenced),
+        started_at: None,
+        ..told()
+    };
     let unsaid = SupersededTold {
         outcome: None,
         ..told()
@@ -347,6 +352,7 @@ fn the_keeper_waits_until_a_remark_is_possible_and_believes_machines_of_their_ow
         (1, "eve", told()),
         (1, "ada", never),
         (1, "ada", unsaid),
+        (1, "ada", late),
         (9, "ada", told()),
     ] {
         let mut keeper = self::keeper(&taken_over(), 0);

@@ -37,9 +37,8 @@ impl Keeper {
         machine: &MachineId,
         told: &SupersededTold,
     ) {
-        let outcome = match &told.outcome {
-            Some(outcome) if !matches!(outcome, Outcome::Rejected { .. }) => outcome.clone(),
-            _ => return,
+        let Some(outcome) = told.outcome.clone().filter(|_| had_run(told)) else {
+            return;
         };
         let Some(kept) = self.jobs.get_mut(&job) else {
             return;
@@ -56,6 +55,19 @@ impl Keeper {
         });
         kept.drop_told();
         self.schedule(job);
+    }
+}
+
+/// Whether there was a process, as far as its machine says. Older agents do not say when it started.
+fn had_run(told: &SupersededTold) -> bool {
+    let says_all = told.no.is_some();
+    match &told.outcome {
+        Some(Outcome::Rejected { .. }) | None => false,
+        // Its claim came too late to start anything.
+        Some(Outcome::Fenced | Outcome::Interrupted | Outcome::Canceled) => {
+            !says_all || told.started_at.is_some()
+        }
+        Some(_) => true,
     }
 }
 
