@@ -2,8 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::process::Signal;
+
 use crate::fleet::{Gate, machines};
-use crate::harness::{Fleet, Home, Running, eventually};
+use crate::harness::{Fleet, Home, Running, eventually, signal_process};
 
 #[test]
 fn jobs_for_any_spread_and_pins_are_strict() {
@@ -217,4 +219,24 @@ fn a_remark_that_finds_no_room_ends_no_executor_and_no_job() {
     let (code, job) = fleet.ended(&id);
     assert_eq!(code, 3, "{job}");
     assert_eq!(agent.executor(), executor, "it is the same one");
+}
+
+#[test]
+fn an_executor_that_is_stopped_is_seen_and_its_jobs_go_on_when_it_does() {
+    let fleet = Fleet::of(&[("studio", 1)]);
+    let agent = &fleet.agents[0];
+    let executor = agent.executor();
+    let degraded = || {
+        let machine = fleet.machine("studio").unwrap();
+        let causes = machine["degraded"].as_array().unwrap().clone();
+        causes.iter().any(|c| c["cause"] == "executor")
+    };
+    assert!(!degraded());
+    signal_process(executor, Signal::STOP);
+    let id = fleet.dispatch(&["--", "true"]);
+    eventually("it does not answer", || degraded().then_some(()));
+    signal_process(executor, Signal::CONT);
+    assert_eq!(fleet.ended(&id).0, 0);
+    eventually("it answers again", || (!degraded()).then_some(()));
+    assert_eq!(agent.executor(), executor);
 }

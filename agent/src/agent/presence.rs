@@ -22,9 +22,12 @@ use super::context::Context;
 use super::events::SpoolState;
 use super::status::{self, AgentStatus, SpoolStatus};
 use super::{AgentOptions, specs};
+use crate::executor::ClientError;
 
 /// Round trips remembered for their percentiles.
 const ROUND_TRIPS: usize = 64;
+/// An executor that has not answered for so long does not answer.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
 /// Beats that are asked for come at most this often.
 const SOONEST: Duration = Duration::from_millis(250);
 /// One beat in so many also measures the clock against the hub's.
@@ -50,6 +53,8 @@ struct State {
     clock_offset_ms: Option<i64>,
     backlog: Backlog,
     executor_gone_since: Option<Instant>,
+    /// Since when the executor has been asked for a sign, while it has not answered.
+    executor_asked: Option<Instant>,
     degraded: Vec<Degraded>,
     beats: u64,
 }
@@ -141,6 +146,7 @@ impl Pulse {
             state.executor_gone_since = None;
         }
         let gone = (!executor).then(|| *state.executor_gone_since.get_or_insert(now));
+        let silent = state.executor_asked.filter(|at| now - *at >= SILENT_AFTER);
         Measured {
             clock_offset_ms: state.clock_offset_ms,
             disk_free: load.disk_free,
@@ -153,7 +159,7 @@ impl Pulse {
             dropped_log_bytes: load.dropped_log_bytes,
             dropped_events: 0,
             binary_replaced: self.binary_replaced(),
-            executor_silent: gone.map(|since| now - since),
+            executor_silent: gone.or(silent).map(|since| now - since),
         }
     }
 
@@ -266,6 +272,7 @@ pub(super) async fn beat(context: Arc<Context>) {
         tell_degraded(&context, &presence.degraded, &mut told_degraded);
         tell_load(&context, &presence, &mut told_load);
         super::listen::tell_untold(&context);
+        ask_executor(&context, &pulse);
         let sent = context.bus.beat(&presence, None).await;
         if sent.is_ok() {
             measure(&context, &pulse).await;
@@ -282,6 +289,28 @@ pub(super) async fn beat(context: Arc<Context>) {
             () = link_changed(&context) => write_status(&context, &pulse),
         }
     }
+}
+
+/// Asks the executor for a sign beside everything else, unless it is being asked: one that is
+/// stopped keeps its connection.
+fn ask_executor(context: &Arc<Context>, pulse: &Arc<Pulse>) {
+    let Some(client) = context.executor.borrow().clone() else {
+        return;
+    };
+    let asked = Instant::now();
+    if pulse.state().executor_asked.is_some() {
+        return;
+    }
+    pulse.state().executor_asked = Some(asked);
+    let (context, pulse) = (context.clone(), pulse.clone());
+    tokio::spawn(async move {
+        // Where the connection is over, that is told in another way.
+        while matches!(client.answers().await, Err(ClientError::NoAnswer)) {}
+        pulse.state().executor_asked = None;
+        if asked.elapsed() >= SILENT_AFTER {
+            context.beat_soon.notify_one();
+        }
+    });
 }
 
 /// Waits until the lease is held, and keeps saying on this machine how its link is meanwhile.

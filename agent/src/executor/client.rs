@@ -327,6 +327,18 @@ impl ExecutorClient {
         done(self.call(Request::SetBaseEnv { env }).await?)
     }
 
+    /// Returns when the executor has answered, whatever it is asked: one that is stopped keeps its
+    /// connection and does not.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn answers(&self) -> Result<(), ClientError> {
+        // Every version knows this, and nobody has this attempt.
+        let attempt = Some(AttemptId::from_random([0; 10]));
+        let asked = self.call(Request::FenceAt { attempt, at: None });
+        asked.await.map(drop)
+    }
+
     /// Tells the executor to end: its jobs as interrupted first, then itself. Returns when it
     /// has heard; [`ExecutorEvent::Lost`] follows when it is gone.
     ///
