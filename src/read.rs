@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use fleet_contract::event::kind;
 use fleet_contract::ids::JobId;
 use fleet_contract::job::Job;
 use fleet_contract::view::JobView;
 use fleet_nats::bus::{ANSWER_WITHIN, Bus, BusError};
 use fleet_nats::connect::LinkState;
+use fleet_nats::flow;
 use fleet_nats::journal::{Entry, fold};
 use fleet_nats::subject::{self, stream};
-use fleet_nats::tail::{From, Next, Tail};
+use fleet_nats::tail::{From, Next, Tail, read_all};
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -102,7 +104,10 @@ pub(crate) async fn resolve(bus: &Bus, text: &str) -> Result<JobId, Failure> {
 
 /// One job.
 pub(crate) async fn job(bus: &Bus, id: JobId) -> Result<Job, Failure> {
-    bus.job(id).await?.ok_or_else(|| unknown(id))
+    match bus.job(id).await? {
+        Some(job) => Ok(job),
+        None => Err(gone(bus, id).await),
+    }
 }
 
 /// Reads for somebody who waits anyway: where the link went away meanwhile, once more when it is
@@ -123,6 +128,28 @@ where
             return found;
         }
     }
+}
+
+/// The hub has no journal of this job: whether it had one, as far as its events tell.
+pub(crate) async fn gone(bus: &Bus, id: JobId) -> Failure {
+    let purges = [subject::flow(subject::HUB, kind::JOB_PURGED)];
+    let told = read_all(bus, stream::FLOW, &purges, From::First).await;
+    let events = told.unwrap_or_default().into_iter().rev();
+    let events = events.filter_map(|message| flow::event(&message).ok());
+    for event in events {
+        let jobs = event.detail().get("jobs").and_then(|jobs| jobs.as_array());
+        let names = |job: &serde_json::Value| job.as_str() == Some(id.as_str());
+        if jobs.is_some_and(|jobs| jobs.iter().any(names)) {
+            let reason = event.detail().get("reason").and_then(|why| why.as_str());
+            let reason = reason.unwrap_or("its time was over");
+            return Failure::usage(format!(
+                "job {id} had ended and was removed with its output at {}: {reason}",
+                event.time
+            ))
+            .next("fleet flow --kind hub.job_purged --since 14d");
+        }
+    }
+    unknown(id)
 }
 
 /// The hub has no journal of this job.

@@ -43,7 +43,9 @@ const MESSAGE_OVERHEAD: u64 = 64;
 /// Voids found while the journal is read for the first time that are told, at the most.
 const UNTOLD_MAX: usize = 1024;
 /// Jobs named in the event about those that were removed.
-const NAMED_MAX: usize = 100;
+const NAMED_MAX: usize = 1000;
+/// Those that go at their time are told this often.
+const AGED_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the keeper until its task is ended. `system` is a connection of the system account, which
 /// hears who leaves; `identity` tells who that was.
@@ -83,6 +85,7 @@ pub async fn run_at(
         caught_up: false,
         untold: BTreeMap::new(),
         room: Room::default(),
+        aged: Aged::default(),
         void_quota: Quota::default(),
         malformed_quota: Quota::default(),
         counters,
@@ -124,6 +127,7 @@ struct Shell {
     /// news to anybody.
     untold: BTreeMap<JobId, NewEvent>,
     room: Room,
+    aged: Aged,
     /// What was told lately of whom: records that do not count, and messages that are none.
     void_quota: Quota,
     malformed_quota: Quota,
@@ -154,6 +158,15 @@ impl Room {
         let enough = |limit| self.grown > limit / 100 || (self.over && self.freed);
         !self.looks && self.limit.is_none_or(enough)
     }
+}
+
+/// Ended jobs that were removed at their time and not told yet.
+#[derive(Debug, Default)]
+struct Aged {
+    jobs: Vec<JobId>,
+    count: u64,
+    /// When the first of them went.
+    since: Option<Instant>,
 }
 
 /// A machine's last presence.
@@ -232,7 +245,12 @@ impl Shell {
             .into_iter()
             .filter_map(|quota| quota.next_due(clock::boot_time()))
             .map(|pause| Instant::now() + pause);
-        due.into_iter().chain(silent).chain(untold).min()
+        let aged = self.aged.since.map(|since| since + AGED_EVERY);
+        due.into_iter()
+            .chain(silent)
+            .chain(untold)
+            .chain(aged)
+            .min()
     }
 
     /// Everything that may be due after something came.
@@ -248,6 +266,7 @@ impl Shell {
         }
         self.lose_the_silent();
         self.tell_untold();
+        self.tell_aged();
         if self.caught_up {
             for act in self.keeper.due(self.clock.now(), clock::boot_time()) {
                 self.begin(act);
@@ -485,10 +504,16 @@ impl Shell {
             }
             Outcome::Cleared(job) => self.keeper.cleared(job, self.clock.now()),
             Outcome::Purged(job) => {
-                self.keeper.purged(job);
+                let ended = self.keeper.purged(job);
                 self.room.freed = true;
-                if self.room.over {
+                if self.room.over && ended {
                     self.room.removed.push(job);
+                } else if ended {
+                    self.aged.since.get_or_insert_with(Instant::now);
+                    self.aged.count += 1;
+                    if self.aged.jobs.len() < NAMED_MAX {
+                        self.aged.jobs.push(job);
+                    }
                 }
             }
             Outcome::LeaseTaken(machine, seq) => {
@@ -530,6 +555,27 @@ impl Shell {
         let detail = json!({ "subject": message.subject, "seq": message.seq, "reason": why });
         self.tell(NewEvent {
             kind: kind::MESSAGE_MALFORMED,
+            machine: None,
+            job: None,
+            attempt: None,
+            detail,
+        });
+    }
+
+    /// Tells which ended jobs were removed at their time.
+    fn tell_aged(&mut self) {
+        let over = |since: Instant| since.elapsed() >= AGED_EVERY;
+        if !self.aged.since.is_some_and(over) {
+            return;
+        }
+        let Aged { jobs, count, .. } = std::mem::take(&mut self.aged);
+        let detail = json!({
+            "reason": "they had ended long ago, or were the oldest of too many",
+            "count": count,
+            "jobs": jobs,
+        });
+        self.tell(NewEvent {
+            kind: kind::JOB_PURGED,
             machine: None,
             job: None,
             attempt: None,

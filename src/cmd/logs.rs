@@ -48,8 +48,10 @@ pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
         },
     };
     let Some(job) = bus.job(id).await? else {
-        let job = unsent::find(cx, id.as_str()).ok_or_else(|| read::unknown(id))?;
-        return not_sent(&job, cx);
+        return match unsent::find(cx, id.as_str()) {
+            Some(job) => not_sent(&job, cx),
+            None => Err(read::gone(&bus, id).await),
+        };
     };
     let mut sink = Sink::new(cx.output.is_json(), args.raw);
     let mut reader = LogTail::open(&bus, id).await?;

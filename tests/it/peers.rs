@@ -306,3 +306,67 @@ async fn messages_again_and_in_the_wrong_order_change_nothing() {
     }
     scene.ends();
 }
+
+/// How many messages of each kind a flood has; `FLEET_FLOOD=50000` by hand.
+fn flood_size() -> usize {
+    let asked = std::env::var("FLEET_FLOOD").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(300)
+}
+
+/// Sends as fast as the connection takes it.
+async fn flood(peer: &Peer, name: &str, subject: impl Fn(usize) -> String) {
+    let body = Bytes::from(envelope("x", "rogue", NOBODYS, "{}"));
+    let begun = std::time::Instant::now();
+    for n in 0..flood_size() {
+        peer.send(&subject(n), &[], body.clone()).await;
+    }
+    peer.settled().await;
+    println!("{name}: {} sent in {:?}", flood_size(), begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_holds_up_nobody_and_what_it_leaves_in_the_journal_goes() {
+    let scene = Scene::new();
+    let rogue = worker(&scene.fleet, "rogue").await;
+    let job = scene.runs.clone();
+    let random = |n: usize| {
+        let digits = |c: u32| char::from_digit(c, 32).unwrap();
+        let letter = |at: u32| match (n as u32 >> (5 * at)) & 31 {
+            c @ 0..26 => char::from(b'a' + c as u8),
+            c => digits(c - 26 + 2),
+        };
+        format!("aaaaaaaaaaaa{}", (0..4).map(letter).collect::<String>())
+    };
+    let floods = tokio::spawn(async move {
+        flood(&rogue, "pres", |_| "fleet.pres.rogue".to_owned()).await;
+        flood(&rogue, "stat", |_| "fleet.stat.rogue".to_owned()).await;
+        flood(&rogue, "lease", |_| "fleet.lease.rogue.rogue".to_owned()).await;
+        flood(&rogue, "flow", |n| format!("fleet.flow.rogue.k{}", n % 100)).await;
+        flood(&rogue, "log", |_| format!("fleet.log.{job}.rogue")).await;
+        flood(&rogue, "job", |_| format!("fleet.job.{job}.rogue")).await;
+        flood(&rogue, "jobs", |n| format!("fleet.job.{}.rogue", random(n))).await;
+        let pull = "$JS.API.CONSUMER.MSG.NEXT.WORK.any-n";
+        flood(&rogue, "pull", |_| pull.to_owned()).await;
+    });
+    let mut worst = std::time::Duration::ZERO;
+    loop {
+        let over = floods.is_finished();
+        let begun = std::time::Instant::now();
+        tokio::task::block_in_place(|| scene.works());
+        worst = worst.max(begun.elapsed());
+        if over {
+            break;
+        }
+    }
+    floods.await.unwrap();
+    println!("the slowest two jobs took {worst:?}");
+    assert_eq!(scene.fleet.events("machine.lost").len(), 0);
+    eventually("its journals are gone", || {
+        let jobs = scene.fleet.json(&["hub", "status"]);
+        let streams = jobs["streams"].as_array().unwrap();
+        let journal = streams.iter().find(|s| s["stream"] == "JOB").unwrap();
+        // What lies on a job that is there stays until that goes.
+        (journal["messages"].as_u64().unwrap() < 2 * flood_size() as u64).then_some(())
+    });
+    scene.ends();
+}

@@ -6,6 +6,7 @@
 
 mod headless;
 mod limits;
+mod overdue;
 mod superseded;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,14 +15,15 @@ use std::time::Duration;
 use crate::ids::{JobId, MachineId, TicketId, Writer};
 use crate::job::{Applied, Job, JobState, Void};
 use crate::lease::{BootTime, LeaseRecord};
-use crate::policy::{self, Situation};
-use crate::record::{Cause, Change, Next, Record};
+use crate::policy;
+use crate::record::{Cause, Change, Record};
 use crate::spec::Target;
 use crate::time::Time;
 use headless::Headless;
 use superseded::Pending;
 
 pub use limits::{Pace, Retention};
+pub use overdue::OVERDUE;
 pub use superseded::{KEEP_UNACKNOWLEDGED, UNACKNOWLEDGED_MAX};
 
 /// First look for the ticket of a queued job that nobody has claimed.
@@ -135,6 +137,7 @@ struct Kept {
     cleared_at: Option<Time>,
     /// The machine whose lease decides about its open attempt, as it stands in `running`.
     runs_on: Option<MachineId>,
+    runs: Option<overdue::Runs>,
     /// What its journal takes on the hub, as far as it was told ([`Keeper::grew`]).
     bytes: u64,
     /// Attempts of it that were superseded, as their machines have told and its journal does not yet.
@@ -301,6 +304,7 @@ impl Keeper {
                         ended_at: None,
                         cleared_at: None,
                         runs_on: None,
+                        runs: None,
                         bytes: 0,
                         superseded: Vec::new(),
                     };
@@ -377,57 +381,6 @@ impl Keeper {
         self.lease(&LeaseRecord::Hub { machine }, seq, at);
     }
 
-    /// Whether the job's open attempt is nobody's any more.
-    fn given_up(&self, job: &Job) -> bool {
-        let (JobState::Running { open, .. }, Some(attempt)) = (&job.state, job.attempt()) else {
-            return false;
-        };
-        self.leases
-            .get(&open.machine)
-            .is_some_and(|seen| seen.record.gives_up(seen.seq, attempt.lease, open.attempt))
-    }
-
-    fn lost(&self, job: &Job, now: Time) -> Option<Act> {
-        let JobState::Running {
-            open,
-            cancel_requested,
-        } = &job.state
-        else {
-            return None;
-        };
-        let machine = &open.machine;
-        let taken = self.leases.get(machine).is_some_and(|seen| !seen.is_held());
-        let reason = if taken {
-            format!("the lease of {machine} is over")
-        } else {
-            format!("the agent of {machine} was started anew and does not know it")
-        };
-        // Whatever its policy: it may have ended, and others may have run, in the time that the hub's
-        // store has lost.
-        let forgotten = job.attempt().is_some_and(|a| a.epoch < self.epoch);
-        let next = if forgotten {
-            Next::Ask {
-                question: crate::damage::question_of_attempt(machine, job.after().attempts),
-            }
-        } else {
-            policy::next_after_lost_lease(&Situation {
-                spec: &job.spec,
-                machine,
-                attempts: job.after().attempts,
-                losses: job.losses,
-                cancel_requested: *cancel_requested,
-                now,
-                draw: self.draw,
-            })
-        };
-        let change = Change::Lost {
-            attempt: open.attempt,
-            reason,
-            next,
-        };
-        append(job, now, change)
-    }
-
     /// The ticket that `revision` of the job waits by is gone.
     pub fn ticket_gone(&mut self, id: JobId, revision: u64) {
         if let Some(job) = self.job(id)
@@ -455,12 +408,14 @@ impl Keeper {
         }
     }
 
-    /// The job's journal was removed.
-    pub fn purged(&mut self, id: JobId) {
+    /// The job's journal was removed; whether it was one that had ended.
+    pub fn purged(&mut self, id: JobId) -> bool {
         self.headless.remove(id);
-        if let Some(kept) = self.jobs.remove(&id) {
-            self.unindex(id, &kept);
+        let kept = self.jobs.remove(&id);
+        if let Some(kept) = &kept {
+            self.unindex(id, kept);
         }
+        kept.is_some()
     }
 
     /// The record that makes a freshly published ticket valid, if the job still stands at `after`.
@@ -634,6 +589,10 @@ impl Keeper {
                     Some(issue(Cause::Backoff))
                 }
                 JobState::Running { .. } if self.given_up(job) => self.lost(job, now),
+                JobState::Running { .. } => {
+                    let overdue = self.overdue(kept, now);
+                    overdue.and_then(|change| append(job, now, change))
+                }
                 state if state.word().is_terminal() => Some(match kept.cleared_at {
                     None => Act::Clear { job: id },
                     Some(_) => Act::Purge {
@@ -664,6 +623,7 @@ impl Keeper {
         kept.check_at = stored.plus(TICKET_CHECK_FIRST);
         kept.stored = stored;
         kept.cleared_at = None;
+        kept.note_run(stored);
         let terminal = kept.job.state.word().is_terminal();
         let was_ended = kept.ended_at;
         kept.ended_at = terminal.then(|| was_ended.unwrap_or(stored));
@@ -719,7 +679,8 @@ impl Keeper {
                 }
                 JobState::Queued { .. } => Some(kept.check_at),
                 JobState::Backoff { until } => Some(kept.backoff_due(*until)),
-                JobState::Running { .. } => self.given_up(job).then_some(kept.stored),
+                JobState::Running { .. } if self.given_up(job) => Some(kept.stored),
+                JobState::Running { .. } => kept.overdue_at(),
                 state if state.word().is_terminal() => kept.ended_at.map(|at| {
                     let age = if self.surplus.contains(&(at, id)) {
                         self.retention.age.min(self.pace.purge_age_min)

@@ -16,7 +16,7 @@ use fleet_contract::ids::{InstanceId, JobId, Lane, Writer};
 use fleet_contract::job::{Applied, Void, first_record};
 use fleet_contract::keeper::{
     ACT_TIMEOUT, Act, CLEAR_BEFORE_PURGE, Keeper, MAKE_ROOM_ABOVE_PERCENT,
-    MAKE_ROOM_DOWN_TO_PERCENT, PURGE_AGE_MIN, Pace, Retention, TICKET_CHECK_FIRST,
+    MAKE_ROOM_DOWN_TO_PERCENT, OVERDUE, PURGE_AGE_MIN, Pace, Retention, TICKET_CHECK_FIRST,
     TICKET_CHECK_MAX,
 };
 use fleet_contract::lease::{BootTime, LEASE, LeaseRecord};
@@ -641,4 +641,94 @@ fn a_job_that_runs_again_is_not_purged() {
     assert!(matches!(&acts[..], [Act::CheckTicket { .. }]), "{acts:?}");
     bench.keeper.cleared(job_id(1), bench.now);
     assert!(!matches!(&bench.wait().1[..], [Act::Purge { .. }]));
+}
+
+/// A machine that holds its lease and renews it for as long as `span` passes; the acts meanwhile.
+fn live_for(bench: &mut Bench, span: Duration, lease: &mut u64) -> Vec<Act> {
+    let mut acts = Vec::new();
+    let until = bench.now.plus(span);
+    while bench.now < until {
+        bench.pass(10 * SECOND);
+        *lease += 1;
+        let held = LeaseRecord::Agent {
+            machine: machine("studio"),
+            instance: InstanceId::from_random([1; 10]),
+            host: "host".to_owned(),
+            released: false,
+            term: Some(1),
+            held: Vec::new(),
+            seen: None,
+        };
+        bench.keeper.lease(&held, *lease, bench.boot);
+        bench.keeper.turns(bench.boot, true);
+        acts.extend(bench.due());
+    }
+    acts
+}
+
+fn lost(acts: &[Act]) -> Vec<(StateWord, String)> {
+    let lost = acts.iter().filter_map(|act| match act {
+        Act::Append { record, .. } => match &record.change {
+            Change::Lost { reason, .. } => Some((record.after.state, reason.clone())),
+            _ => None,
+        },
+        _ => None,
+    });
+    lost.collect()
+}
+
+#[test]
+fn who_claims_and_never_ends_is_found_out_by_the_time_out_and_put_to_the_operator() {
+    let mut bench = Bench::new(Retention::default());
+    let (id, mut lease) = (job_id(1), 1);
+    bench.spec.timeout_ms = Some(600_000);
+    bench.spec.on_lost = OnLost::Retry;
+    bench.queue(id);
+    live_for(&mut bench, 60 * SECOND, &mut lease);
+    bench.claim(id, 1, 1);
+    // It may run as long as it may run, and be ended for a while.
+    let early = live_for(&mut bench, 600 * SECOND + OVERDUE, &mut lease);
+    assert_eq!(lost(&early), []);
+    let late = lost(&live_for(&mut bench, 20 * SECOND, &mut lease));
+    assert_eq!(
+        late[0].0,
+        StateWord::NeedsHuman,
+        "never a second one by itself"
+    );
+    assert!(late[0].1.contains("studio has not ended it"), "{late:?}");
+}
+
+#[test]
+fn a_job_without_a_time_out_runs_for_ever_until_it_is_asked_to_end() {
+    let mut bench = Bench::new(Retention::default());
+    let (id, mut lease) = (job_id(1), 1);
+    bench.queue(id);
+    live_for(&mut bench, 60 * SECOND, &mut lease);
+    bench.claim(id, 1, 1);
+    let days = live_for(&mut bench, 2 * 86_400 * SECOND, &mut lease);
+    assert_eq!(lost(&days), []);
+    let wish = Change::CancelRequested {
+        by: "ana".to_owned(),
+    };
+    bench.write(id, &Writer::Operator, wish, Duration::ZERO);
+    let early = live_for(&mut bench, OVERDUE, &mut lease);
+    assert_eq!(lost(&early), []);
+    let late = lost(&live_for(&mut bench, 20 * SECOND, &mut lease));
+    assert_eq!(late[0].0, StateWord::Canceled, "{late:?}");
+}
+
+#[test]
+fn a_machine_that_is_silent_is_lost_by_its_lease_and_not_by_a_time_out() {
+    let mut bench = Bench::new(Retention::default());
+    let (id, mut lease) = (job_id(1), 1);
+    bench.spec.timeout_ms = Some(1000);
+    bench.queue(id);
+    live_for(&mut bench, 60 * SECOND, &mut lease);
+    bench.claim(id, 1, 1);
+    // Frozen, or its link cut.
+    for _ in 0..60 {
+        bench.pass(10 * SECOND);
+        bench.keeper.turns(bench.boot, true);
+        assert_eq!(lost(&bench.due()), [], "its lease is to be taken first");
+    }
 }
