@@ -5,6 +5,7 @@
 
 mod adoption;
 
+use crate::damage;
 use crate::ids::{AttemptId, JobId, MachineId, Writer};
 use crate::job::{first_record, token, token_epoch, token_seq};
 use crate::outcome::{Outcome, OutputCount};
@@ -156,6 +157,9 @@ pub struct Attempt {
     unknown: bool,
     /// It was never started, as the claim was under way when the hub's store went back.
     unclaimed: bool,
+    /// It is claimed only for the operator to be asked: its ticket is older than the journal's epoch,
+    /// and the only thing that knows the job.
+    asks: bool,
     cancel_requested: bool,
     /// The operator's wish may be in the journal already, beyond a claim that is on its way.
     look_for_cancel: bool,
@@ -195,6 +199,7 @@ impl Attempt {
             hub: ticket.epoch,
             unknown: false,
             unclaimed: false,
+            asks: false,
             cancel_requested: false,
             look_for_cancel: false,
             pausing: false,
@@ -249,6 +254,7 @@ impl Attempt {
             hub: token_epoch(found.token),
             unknown: false,
             unclaimed: false,
+            asks: false,
             cancel_requested: false,
             look_for_cancel: false,
             pausing: false,
@@ -348,9 +354,9 @@ impl Attempt {
                 vec![Effect::Read]
             }
 
-            (Stage::Claiming { .. }, Input::Appended(seq)) => self.claimed_at(seq, seq),
+            (Stage::Claiming { .. }, Input::Appended(seq)) => self.claimed_at(seq, seq, now, draw),
             (Stage::Claiming { .. }, Input::Refused(reading) | Input::Reread(reading)) => {
-                self.claim_read(&reading, refused, now)
+                self.claim_read(&reading, refused, now, draw)
             }
             (Stage::Claiming { .. }, Input::NoAnswer) => {
                 self.in_doubt = true;
@@ -426,11 +432,15 @@ impl Attempt {
             // The append was refused over a record that this reading does not show yet.
             Verdict::Claim { expect, .. } if refused == Some(expect) => self.pause(),
             Verdict::Claim { expect: 0, .. } if self.is_late(now) => self.too_late(),
-            // The store went back since: the job may have run, and ended.
-            Verdict::Claim { expect: 0, .. } if self.issued < self.hub => {
-                self.finish(vec![Effect::Ack])
+            verdict @ Verdict::Claim { .. } => {
+                if matches!(verdict, Verdict::Claim { expect: 0, .. }) && self.issued < self.hub {
+                    // The store went back since: the job may have run, and ended. Its dispatcher was
+                    // told that the hub has it, so that it may not go without a word. It is of the
+                    // ticket's epoch: should this end here, the keeper asks as well.
+                    (self.asks, self.epoch) = (true, self.issued);
+                }
+                self.claim(&ticket, &verdict, now)
             }
-            verdict @ Verdict::Claim { .. } => self.claim(&ticket, &verdict, now),
             // A claim that nobody answered may be there, hidden from this reading: look again.
             Verdict::Stale if self.in_doubt && self.reads < ticket::READ_AGAIN_MAX => {
                 self.reads += 1;
@@ -528,9 +538,22 @@ impl Attempt {
         }
     }
 
-    fn claimed_at(&mut self, claimed: u64, known: u64) -> Vec<Effect> {
+    fn claimed_at(&mut self, claimed: u64, known: u64, now: Time, draw: f64) -> Vec<Effect> {
         self.claimed = Some(claimed);
         self.known = known;
+        if self.asks {
+            self.stage = Stage::Ending {
+                gone: Gone {
+                    outcome: Outcome::Interrupted,
+                    output: OutputCount::default(),
+                    started_at: now,
+                    ended_at: now,
+                },
+            };
+            let mut effects = vec![Effect::Ack];
+            effects.extend(self.end(now, draw));
+            return effects;
+        }
         self.stage = Stage::Running;
         let mut effects = vec![
             Effect::Ack,
@@ -545,14 +568,24 @@ impl Attempt {
         effects
     }
 
-    fn claim_read(&mut self, reading: &Reading, refused: Option<u64>, now: Time) -> Vec<Effect> {
+    fn claim_read(
+        &mut self,
+        reading: &Reading,
+        refused: Option<u64>,
+        now: Time,
+        draw: f64,
+    ) -> Vec<Effect> {
         match ticket::refused(self.id, &self.me, self.claimed, self.known, reading) {
             Refused::GoOn {
                 seq,
                 claimed,
                 cancel,
             } => {
-                let mut effects = self.claimed_at(claimed, seq);
+                if self.asks {
+                    self.cancel_requested = cancel;
+                    return self.claimed_at(claimed, seq, now, draw);
+                }
+                let mut effects = self.claimed_at(claimed, seq, now, draw);
                 if cancel {
                     // Start and end it: the executor's report then closes the attempt as any other.
                     self.cancel_requested = true;
@@ -628,18 +661,24 @@ impl Attempt {
         if !self.learned {
             return vec![Effect::ReadAll];
         }
-        let next = policy::next(
-            &gone.outcome,
-            &Situation {
-                spec: &self.spec,
-                machine: &self.me,
-                attempts: self.no,
-                losses: self.losses,
-                cancel_requested: self.cancel_requested,
-                now,
-                draw,
+        let situation = Situation {
+            spec: &self.spec,
+            machine: &self.me,
+            attempts: self.no,
+            losses: self.losses,
+            cancel_requested: self.cancel_requested,
+            now,
+            draw,
+        };
+        let next = match policy::next(&gone.outcome, &situation) {
+            _ if self.asks && !self.cancel_requested => Next::Ask {
+                question: damage::question_of_ticket(),
             },
-        );
+            Next::Backoff { .. } if self.is_of_earlier_epoch() => Next::Ask {
+                question: damage::question_after(&self.me, self.no),
+            },
+            next => next,
+        };
         let state = match &next {
             Next::End => crate::job::terminal_word(&gone.outcome),
             Next::Backoff { .. } => StateWord::Backoff,
@@ -697,6 +736,11 @@ impl Attempt {
                 self.finish(vec![Effect::Superseded(Box::new(gone)), Effect::Forget])
             }
         }
+    }
+
+    /// Whether it was claimed in an epoch before the hub's: the journal may have lost later attempts.
+    fn is_of_earlier_epoch(&self) -> bool {
+        self.token().is_some_and(|t| token_epoch(t) < self.hub)
     }
 
     fn finish(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {

@@ -171,6 +171,20 @@ pub fn question_of_attempt(machine: &MachineId, attempt: u32) -> String {
     )
 }
 
+/// What the operator is asked where an attempt from before a recovery did not succeed.
+#[must_use]
+pub fn question_after(machine: &MachineId, attempt: u32) -> String {
+    format!(
+        "hub restored from an earlier time: attempt {attempt} on {machine} was from before that, and whether a later one has run is not known; shall it run again?"
+    )
+}
+
+/// What the operator is asked about a job that only a ticket from before a recovery knows.
+#[must_use]
+pub fn question_of_ticket() -> String {
+    "hub restored from an earlier time: this job was dispatched before that, and whether it has run is not known; shall it run (again)?".to_owned()
+}
+
 /// What the keeper appends for a job that was not ended when the store went back to `since`. None
 /// for a job that has ended, that was put to the operator in this epoch already, or that runs: that
 /// is decided by its machine, which reports the attempt or does not.

@@ -6,6 +6,7 @@
 
 mod headless;
 mod limits;
+mod lost;
 mod overdue;
 mod superseded;
 

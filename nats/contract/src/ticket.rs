@@ -118,7 +118,7 @@ impl Tip {
     }
 
     /// Whether operator or keeper wrote it and it can be read: then what it says holds.
-    fn rules(&self) -> bool {
+    pub(crate) fn rules(&self) -> bool {
         self.readable && !matches!(self.writer, Writer::Machine(_))
     }
 }

@@ -12,9 +12,10 @@ mod common;
 use common::{attempt_id, job_id, machine, spec, ticket_id};
 use fleet_contract::attempt::{Attempt, Effect, Found, Gone, Input};
 use fleet_contract::ids::{Lane, Writer};
+use fleet_contract::job::token;
 use fleet_contract::lease::RENEW_EVERY;
 use fleet_contract::outcome::{Outcome, OutputCount};
-use fleet_contract::record::{After, StateWord};
+use fleet_contract::record::{After, Change, Next, StateWord};
 use fleet_contract::spec::Target;
 use fleet_contract::ticket::{BLANKS_MAX, READ_AGAIN_MAX, Reading, Ticket, Tip};
 use fleet_contract::time::Time;
@@ -242,4 +243,114 @@ fn a_later_attempt_of_the_same_machine_does_not_hide_this_ones_end() {
     };
     let effects = on(&mut attempt, Input::Reread(reading));
     assert_eq!(effects, [Effect::Forget, Effect::Done]);
+}
+
+/// The attempt in epoch 1 of a hub whose store went back.
+fn rebuilt(mut attempt: Attempt) -> Attempt {
+    let told = Input::Rebuilt { epoch: 1, term: 50 };
+    assert_eq!(on(&mut attempt, told), [Effect::ReadAll]);
+    attempt
+}
+
+fn appended(effects: &[Effect]) -> &fleet_contract::record::Record {
+    match effects {
+        [.., Effect::Append(record)] => record,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_ticket_from_before_a_recovery_that_alone_knows_its_job_has_the_operator_asked() {
+    let mut attempt = delivered(0).in_epoch(1);
+    let effects = on(&mut attempt, Input::Tip(None));
+    // Of the ticket's epoch: should it end here, the keeper asks.
+    assert!(matches!(
+        appended(&effects).change,
+        Change::Claimed { epoch: 0, .. }
+    ));
+    let effects = on(&mut attempt, Input::Appended(7));
+    assert_eq!(effects[0], Effect::Ack);
+    let record = appended(&effects);
+    assert!(
+        matches!(&record.change, Change::Ended { next: Next::Ask { .. }, outcome, .. }
+            if *outcome == Outcome::Interrupted)
+    );
+    assert_eq!(record.after.state, StateWord::NeedsHuman);
+}
+
+#[test]
+fn what_does_not_count_and_lies_over_its_claim_takes_no_attempt_from_a_machine() {
+    let mut attempt = rebuilt(adopted(None));
+    let mut void = tip(30, "mallory", StateWord::Succeeded, None);
+    void.about = Some(attempt_id(9));
+    let reading = Reading {
+        tip: Some(void),
+        own: Some(claim(20, 0)),
+        ..Reading::default()
+    };
+    for _ in 0..READ_AGAIN_MAX * 3 {
+        let effects = on(&mut attempt, Input::Reread(reading.clone()));
+        assert_eq!(effects, [Effect::Pause], "the keeper will say over it");
+        assert_eq!(on(&mut attempt, Input::Again), [Effect::ReadAll]);
+    }
+    let restated = tip(31, "keeper", StateWord::Running, Some(1));
+    let reading = Reading {
+        tip: Some(restated.clone()),
+        keeper: Some(restated),
+        ..reading
+    };
+    let effects = on(&mut attempt, Input::Reread(reading));
+    let record = appended(&effects);
+    assert_eq!(record.prev, 31);
+    assert!(matches!(record.change, Change::Adopted { token: 20, .. }));
+}
+
+#[test]
+fn one_old_reading_takes_no_attempt_from_a_machine_after_a_recovery() {
+    let mut attempt = rebuilt(adopted(None));
+    let queued = tip(8, "operator", StateWord::Queued, None);
+    let old = Reading {
+        tip: Some(queued.clone()),
+        operator: Some(queued),
+        ..Reading::default()
+    };
+    assert_eq!(on(&mut attempt, Input::Reread(old)), [Effect::Pause]);
+    assert_eq!(on(&mut attempt, Input::Again), [Effect::ReadAll]);
+    let reading = Reading {
+        tip: Some(claim(20, 0)),
+        own: Some(claim(20, 0)),
+        ..Reading::default()
+    };
+    let effects = on(&mut attempt, Input::Reread(reading));
+    assert_eq!(appended(&effects).prev, 20);
+}
+
+#[test]
+fn a_failed_attempt_from_before_a_recovery_is_not_repeated_without_asking() {
+    let failed = Gone {
+        outcome: Outcome::Exited { exit_code: 1 },
+        ..gone()
+    };
+    let found = Found {
+        job: job_id(1),
+        attempt: attempt_id(1),
+        token: token(0, 20),
+        no: 1,
+        spec: fleet_contract::spec::JobSpec {
+            retries: 5,
+            ..spec(Target::Lane(Lane::any()))
+        },
+    };
+    let (attempt, _) = Attempt::adopt(machine("studio"), found, Some(failed));
+    let mut attempt = rebuilt(attempt);
+    // The journal is lost, and with it whether a later attempt runs elsewhere.
+    on(&mut attempt, Input::Reread(Reading::default()));
+    let effects = on(&mut attempt, Input::Appended(3));
+    assert!(matches!(
+        &appended(&effects).change,
+        Change::Ended {
+            next: Next::Ask { .. },
+            ..
+        }
+    ));
 }

@@ -107,7 +107,8 @@ async fn journal_ticket(bus: &Bus, message: &Stored) -> Result<bool, BusError> {
     else {
         return Ok(false);
     };
-    if ticket.after != 0 || bus.tip(ticket.job).await?.is_some() {
+    // Also where the ticket is not the job's first: it may be all that is left of it.
+    if bus.tip(ticket.job).await?.is_some() {
         return Ok(false);
     }
     let change = Change::Queued {

@@ -195,13 +195,20 @@ async fn purge(bus: &Bus, job: JobId, up_to: u64) -> Result<Outcome, BusError> {
     let mut tries = 0;
     loop {
         let done = async {
+            // What was retried meanwhile keeps its journal: without its beginning it is none.
+            let tip = bus.tip(job).await?;
+            if tip.is_some_and(|tip| tip.seq > up_to) {
+                return Ok(false);
+            }
             bus.purge(stream::LOG, &subject::log_all(job), None).await?;
             bus.purge(stream::JOB, &subject::job_all(job), Some(up_to))
-                .await
+                .await?;
+            Ok(true)
         };
         tries += 1;
         match done.await {
-            Ok(_) => return Ok(Outcome::Purged(job)),
+            Ok(true) => return Ok(Outcome::Purged(job)),
+            Ok(false) => return Ok(Outcome::Nothing),
             Err(error) if tries >= PURGE_TRIES => return Err(error),
             Err(_) => tokio::time::sleep(clock::jittered(AGAIN.0)).await,
         }

@@ -7,7 +7,7 @@ use crate::job::first_record;
 use crate::outcome::{Outcome, OutputCount};
 use crate::record::{After, Change, Record, StateWord};
 use crate::spec::JobSpec;
-use crate::ticket::Reading;
+use crate::ticket::{READ_AGAIN_MAX, Reading};
 use crate::time::Time;
 
 impl Attempt {
@@ -54,22 +54,37 @@ impl Attempt {
         }
         let writer = Writer::Machine(self.me.clone());
         let own = [&reading.own, &reading.tip].into_iter().flatten();
-        if own
+        let own = own
             .filter(|tip| tip.readable && tip.writer == writer && tip.about == Some(self.id))
-            .any(|tip| tip.ends)
-        {
+            .max_by_key(|tip| tip.seq);
+        if own.is_some_and(|own| own.ends) {
             return self.finish(vec![Effect::Forget]);
         }
         let Some(tip) = &reading.tip else {
             return self.adopt_first(now);
         };
+        let believed = tip.rules() || tip.writer == writer;
         if !tip.readable || refused == Some(tip.seq) {
             return self.pause();
         }
+        self.known = self.known.max(own.map_or(0, |own| own.seq));
         let after = &tip.after;
-        let mine = after.attempt == Some(self.id);
+        let mine = believed && after.attempt == Some(self.id);
+        // It is open by its own record, and nobody who may has ruled otherwise since: this reading is
+        // older, or what another machine wrote over it does not count and the keeper will say so.
+        let rulings = [&reading.operator, &reading.keeper, &reading.tip];
+        let mut rulings = rulings.into_iter().flatten().filter(|tip| tip.rules());
+        let ruled = rulings.any(|r| r.seq > self.known && r.after.attempt != Some(self.id));
+        if !mine && self.known > 0 && !ruled {
+            return self.pause();
+        }
         let asked = tip.recovered.is_some_and(|r| r <= self.hub) && self.no > after.attempts;
         if !mine && (self.unclaimed || !asked) {
+            // One reading may be old, and what it does not show open here.
+            self.blanks += 1;
+            if self.blanks < READ_AGAIN_MAX {
+                return self.pause();
+            }
             return self.give_way();
         }
         let counted_lost = mine && after.state == StateWord::NeedsHuman;
@@ -102,11 +117,9 @@ impl Attempt {
         }
     }
 
-    /// The journal does not know the job at all.
+    /// The journal does not know the job at all. One that was never started says so, too: its ticket
+    /// may be all that was left of the job, and its claim may yet arrive.
     fn adopt_first(&mut self, now: Time) -> Vec<Effect> {
-        if self.unclaimed {
-            return self.finish(Vec::new());
-        }
         let change = self.adoption(Some(Box::new(self.spec.clone())));
         let writer = Writer::Machine(self.me.clone());
         (self.losses, self.learned) = (0, true);

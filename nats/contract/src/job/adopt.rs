@@ -4,7 +4,6 @@ use super::{Attempt, Job, JobState, Open, Void, token_epoch};
 use crate::ids::Writer;
 use crate::outcome::{Outcome, OutputCount};
 use crate::record::Change;
-use crate::spec::Target;
 use crate::time::Time;
 
 impl Job {
@@ -52,11 +51,8 @@ impl Job {
         if !adopts || token_epoch(*token) >= *epoch || seq == 0 {
             return Err(impossible());
         }
-        if matches!(&self.target, Target::Pin(pinned) if pinned != machine) {
-            return Err(Void::Pin {
-                machine: machine.clone(),
-            });
-        }
+        // Where it waits by what is left of the journal says nothing: the move to this machine may be
+        // what was lost. What ran has run.
         let known = self.state.open().is_some_and(mine);
         if known {
             // It was counted as lost when it was asked about, and is not.

@@ -1,16 +1,12 @@
-//! Attempts that nobody ends. Those of a machine whose lease is over, or whose agent does not know
-//! them, are lost, as the job's policy says.
-//!
-//! The others: a machine that has claimed a job and does not end it: it lives, so that its lease is no sign, but
+//! A machine that has claimed a job and does not end it: it lives, so that its lease is no sign, but
 //! the job's time-out, or the operator's wish, is long over. Nobody may run it again by itself, for
 //! the machine may run it still.
 
 use std::time::Duration;
 
-use super::{Act, Keeper, Kept, append};
+use super::{Keeper, Kept};
 use crate::ids::AttemptId;
 use crate::job::{Job, JobState};
-use crate::policy::{self, Situation};
 use crate::record::{Change, Next};
 use crate::spec::KILL_GRACE;
 use crate::time::Time;
@@ -60,57 +56,6 @@ impl Kept {
 }
 
 impl Keeper {
-    /// Whether the job's open attempt is nobody's any more.
-    pub(super) fn given_up(&self, job: &Job) -> bool {
-        let (JobState::Running { open, .. }, Some(attempt)) = (&job.state, job.attempt()) else {
-            return false;
-        };
-        self.leases
-            .get(&open.machine)
-            .is_some_and(|seen| seen.record.gives_up(seen.seq, attempt.lease, open.attempt))
-    }
-
-    pub(super) fn lost(&self, job: &Job, now: Time) -> Option<Act> {
-        let JobState::Running {
-            open,
-            cancel_requested,
-        } = &job.state
-        else {
-            return None;
-        };
-        let machine = &open.machine;
-        let taken = self.leases.get(machine).is_some_and(|seen| !seen.is_held());
-        let reason = if taken {
-            format!("the lease of {machine} is over")
-        } else {
-            format!("the agent of {machine} was started anew and does not know it")
-        };
-        // Whatever its policy: it may have ended, and others may have run, in the time that the hub's
-        // store has lost.
-        let forgotten = job.attempt().is_some_and(|a| a.epoch < self.epoch);
-        let next = if forgotten {
-            Next::Ask {
-                question: crate::damage::question_of_attempt(machine, job.after().attempts),
-            }
-        } else {
-            policy::next_after_lost_lease(&Situation {
-                spec: &job.spec,
-                machine,
-                attempts: job.after().attempts,
-                losses: job.losses,
-                cancel_requested: *cancel_requested,
-                now,
-                draw: self.draw,
-            })
-        };
-        let change = Change::Lost {
-            attempt: open.attempt,
-            reason,
-            next,
-        };
-        append(job, now, change)
-    }
-
     /// What is said of a job whose machine lives and does not end it; none while that is not sure.
     pub(super) fn overdue(&self, kept: &Kept, now: Time) -> Option<Change> {
         let JobState::Running { open, .. } = &kept.job.state else {

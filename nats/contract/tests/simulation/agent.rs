@@ -1,186 +1,118 @@
-//! The agent's shell and the executor as models: they carry out what the contract's attempt wants
-//! done, and crash, freeze and come back.
+//! The agent's shell as a model: it carries out what the contract's attempt wants done, and crashes,
+//! is cut off, is stopped and comes back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fleet_contract::attempt::{Attempt, Effect, Found, Gone, Input};
-use fleet_contract::ids::{AttemptId, InstanceId, JobId, MachineId, Writer};
-use fleet_contract::lease::{
-    Acquire, CLAIM_WITHIN, FENCE_AFTER, LeaseRecord, RENEW_EVERY, acquire,
-};
-use fleet_contract::outcome::{Outcome, OutputCount};
-use fleet_contract::record::Record;
-use fleet_contract::spec::{JobSpec, OnLost, Target};
-use fleet_contract::ticket::Ticket;
+use fleet_contract::attempt::{Attempt, Effect, Found, Input};
+use fleet_contract::ids::{AttemptId, JobId, Writer};
+use fleet_contract::job::{token_epoch, token_seq};
+use fleet_contract::lease::Mark;
+use fleet_contract::outcome::Outcome;
+use fleet_contract::record::{Change, Next, Record, StateWord};
+use fleet_contract::ticket::{Reading, Ticket, Tip};
 use fleet_contract::time::Time;
 
-use super::bus::{ACK_WAIT, Micros, Req, Resp, SECOND};
-use super::rng::Rng;
-use super::world::{Event, Mutant, Node, Tag, World};
+use super::bus::{Micros, Req, Resp, SECOND};
+use super::lease::Lease;
+use super::machine::{Proc, ProcState};
+use super::mutant::Mutant;
+use super::network::Tag;
+use super::spool::Delivery;
+use super::world::{Event, World};
 
 const SLOTS: usize = 2;
 
 #[derive(Debug)]
 pub enum AgentEvent {
     Again(AttemptId),
+    NoAnswer(AttemptId),
     Gone(AttemptId),
     AckAgain(u64),
     CancelAsked(JobId),
     Renew,
     Reread,
-    Poll,
+    Pull,
     TakeLease,
+    /// Its connection leads to the server that is there now.
+    Connected,
+    AskWord,
+    /// The hub says something of itself.
+    WordSaid,
+    /// What it has told is on the disk.
+    Synced(u64),
+    Deliver,
+    /// Something of its own that is worth telling.
+    Tell,
 }
 
-#[derive(Debug)]
-pub enum ExecEvent {
-    Ends(AttemptId),
-    Dies(AttemptId),
-    Fence,
+impl AgentEvent {
+    /// Whether it waits by a clock that stops in sleep; the others are messages.
+    pub fn is_timer(&self) -> bool {
+        !matches!(
+            self,
+            Self::Gone(_) | Self::CancelAsked(_) | Self::Connected | Self::WordSaid
+        )
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Lease {
-    None,
-    Held { term: u64, seq: u64, sent: Micros },
-}
-
-struct Slot {
-    attempt: Attempt,
+pub struct Slot {
+    pub attempt: Attempt,
     ticket: Option<u64>,
 }
 
 pub struct Agent {
-    attempts: BTreeMap<AttemptId, Slot>,
-    lease: Lease,
-    held: Vec<AttemptId>,
+    pub attempts: BTreeMap<AttemptId, Slot>,
+    pub lease: Lease,
+    pub held: Vec<AttemptId>,
+    /// It is on its way to take the lease.
+    pub taking: bool,
     pulling: bool,
     /// Grows whenever the lease was taken or had lapsed: pulls made before are void.
-    unbroken: u64,
+    pub unbroken: u64,
     /// The attempts have been told that the lease has lapsed.
-    lapse_told: bool,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum ProcState {
-    /// An earlier attempt of the job has to be gone first.
-    Waiting,
-    Running,
-    Ending(Outcome),
-    Gone(Gone),
-}
-
-#[derive(Debug, Clone)]
-struct Proc {
-    job: JobId,
-    token: u64,
-    no: u32,
-    spec: Arc<JobSpec>,
-    state: ProcState,
-    started: Time,
-    planned: Outcome,
-    /// Its machine was frozen whole while it ran.
-    frozen: bool,
-}
-
-impl Proc {
-    fn lives(&self) -> bool {
-        matches!(self.state, ProcState::Running | ProcState::Ending(_))
-    }
-}
-
-pub struct Machine {
-    pub id: MachineId,
-    instance: InstanceId,
-    up: bool,
-    boot: u64,
-    run: u64,
-    agent: Option<Agent>,
-    /// What the executor keeps: it outlives the agent.
-    procs: BTreeMap<AttemptId, Proc>,
-    /// When the executor ends what another machine may take over.
-    fence_at: Micros,
-    /// When the agent asked for the lease last.
-    sent: Micros,
-    pub partitioned: bool,
-    pub frozen_until: Micros,
-    pub agent_frozen_until: Micros,
-    pub skew: i64,
-}
-
-fn span(duration: std::time::Duration) -> Micros {
-    u64::try_from(duration.as_micros()).unwrap()
-}
-
-impl Agent {
-    fn is_fresh(&self, now: Micros) -> bool {
-        matches!(self.lease, Lease::Held { sent, .. } if sent + span(CLAIM_WITHIN) > now)
-    }
-}
-
-impl Machine {
-    pub fn new(n: usize, rng: &mut Rng) -> Self {
-        Self {
-            id: format!("m{n}").parse().unwrap(),
-            instance: InstanceId::from_random(rng.bits()),
-            up: true,
-            boot: 0,
-            run: 0,
-            agent: None,
-            procs: BTreeMap::new(),
-            fence_at: 0,
-            sent: 0,
-            partitioned: false,
-            frozen_until: 0,
-            agent_frozen_until: 0,
-            skew: 0,
-        }
-    }
-
-    pub fn run(&self) -> u64 {
-        self.run
-    }
-
-    pub fn unsettled(&self) -> Option<String> {
-        if let Some((attempt, proc)) = self.procs.first_key_value() {
-            let (id, job) = (&self.id, proc.job);
-            return Some(format!(
-                "{id} still knows attempt {attempt} of {job}: {:?}",
-                proc.state
-            ));
-        }
-        let slot = self.agent.as_ref()?.attempts.values().next()?;
-        Some(format!("{} still has {:?}", self.id, slot.attempt))
-    }
+    pub lapse_told: bool,
+    /// The epoch that the hub vouches for at the server that is connected.
+    pub vouched: Option<u64>,
+    /// The highest of the journal that it has seen.
+    pub seen: Mark,
+    pub delivery: Delivery,
 }
 
 impl World {
-    // Life of machine, agent and executor.
+    // Life.
 
     pub fn start_agent(&mut self, m: usize) {
+        let server = self.bus.server;
         let machine = &mut self.machines[m];
         if !machine.up || machine.agent.is_some() {
             return;
         }
         machine.run += 1;
+        machine.server = server;
         let run = machine.run;
         machine.agent = Some(Agent {
             attempts: BTreeMap::new(),
             lease: Lease::None,
             held: Vec::new(),
+            taking: false,
             pulling: false,
             unbroken: 0,
             lapse_told: false,
+            vouched: None,
+            seen: machine.seen,
+            delivery: Delivery::Idle,
         });
+        machine.spool.reopened();
         let found: Vec<(AttemptId, Proc)> = machine
             .procs
             .iter()
             .map(|(id, p)| (*id, p.clone()))
             .collect();
-        self.say(|| format!("agent {m} starts, run {run}, finds {}", found.len()));
+        self.say(|| format!("agent of m{m} starts, run {run}, finds {}", found.len()));
         for (id, proc) in found {
-            self.hit("adopted");
+            self.hit("found by a new agent");
+            self.note_seen(m, token_epoch(proc.token), token_seq(proc.token));
             let gone = match proc.state {
                 ProcState::Gone(gone) => Some(gone),
                 _ => None,
@@ -195,9 +127,9 @@ impl World {
             let (attempt, effects) = Attempt::adopt(self.machines[m].id.clone(), found, gone);
             self.enter(m, id, attempt, None, effects);
         }
-        self.take_lease(m);
+        self.agent_at(m, 0, AgentEvent::AskWord);
         self.agent_at(m, 30 * SECOND, AgentEvent::Reread);
-        self.agent_at(m, SECOND / 10, AgentEvent::Poll);
+        self.agent_at(m, 0, AgentEvent::Tell);
     }
 
     pub fn crash_agent(&mut self, m: usize) -> bool {
@@ -205,206 +137,115 @@ impl World {
         self.machines[m].agent.take().is_some()
     }
 
-    pub fn crash_machine(&mut self, m: usize) -> bool {
-        if !self.machines[m].up {
-            return false;
-        }
-        self.crash_agent(m);
-        let lost = self.rng.chance(20);
-        let now = self.wall(self.machines[m].skew);
-        let machine = &mut self.machines[m];
-        machine.up = false;
-        machine.boot += 1;
-        machine.frozen_until = 0;
-        if lost {
-            // Written, but not yet on the disk.
-            machine
-                .procs
-                .retain(|_, p| matches!(p.state, ProcState::Gone(_)));
-        }
-        for proc in machine.procs.values_mut() {
-            if !matches!(proc.state, ProcState::Gone(_)) {
-                proc.state = ProcState::Gone(Gone {
-                    outcome: Outcome::Unknown {
-                        reason: "the machine went down".to_owned(),
-                    },
-                    output: OutputCount::default(),
-                    started_at: proc.started,
-                    ended_at: now,
-                });
-            }
-        }
-        if lost {
-            self.hit("executor's record lost");
-        }
-        true
+    pub fn agent_at(&mut self, m: usize, after: Micros, event: AgentEvent) {
+        let (run, slept) = (self.machines[m].run, self.machines[m].slept);
+        self.at(self.now + after, Event::Agent(m, run, event, slept));
     }
 
-    pub fn start_machine(&mut self, m: usize) {
-        self.machines[m].up = true;
-        self.start_agent(m);
-    }
-
-    pub fn freeze(&mut self, m: usize, agent_only: bool) -> bool {
-        let until = self.now + self.rng.range(SECOND, 150 * SECOND);
-        let machine = &mut self.machines[m];
-        if !machine.up || machine.frozen_until > self.now {
-            return false;
-        }
-        if agent_only {
-            machine.agent_frozen_until = until;
-        } else {
-            machine.frozen_until = until;
-            for proc in machine.procs.values_mut() {
-                proc.frozen = true;
-            }
-        }
-        true
-    }
-
-    fn agent_at(&mut self, m: usize, after: Micros, event: AgentEvent) {
-        let run = self.machines[m].run;
-        self.at(self.now + after, Event::Agent(m, run, event));
-    }
-
-    fn exec_at(&mut self, m: usize, after: Micros, event: ExecEvent) {
-        let boot = self.machines[m].boot;
-        self.at(self.now + after, Event::Exec(m, boot, event));
-    }
-
-    fn node(&self, m: usize) -> Node {
-        Node::Agent(m, self.machines[m].run)
-    }
-
-    // The lease.
-
-    /// All that this run answers for, whatever happens to its lease.
-    fn holds(&self, m: usize) -> Vec<AttemptId> {
-        let machine = &self.machines[m];
-        let own = machine.agent.iter().flat_map(|agent| {
-            let live = agent.attempts.iter().filter(|(_, s)| s.attempt.is_held());
-            live.map(|(id, _)| *id)
-        });
-        let mut held: Vec<AttemptId> = own.chain(machine.procs.keys().copied()).collect();
-        held.sort();
-        held.dedup();
-        held
-    }
-
-    fn take_lease(&mut self, m: usize) {
+    pub fn note_seen(&mut self, m: usize, epoch: u64, seq: u64) {
         if let Some(agent) = &mut self.machines[m].agent {
-            agent.lease = Lease::None;
-            let node = self.node(m);
-            let id = self.machines[m].id.clone();
-            self.send(node, Tag::LeaseRead, Req::LeaseRead(id));
+            agent.seen = agent.seen.max(Mark { epoch, seq });
         }
     }
 
-    fn lease_record(&self, m: usize, term: Option<u64>, held: Vec<AttemptId>) -> LeaseRecord {
-        let machine = &self.machines[m];
-        let held = if self.mutant == Mutant::NothingHeld {
-            Vec::new()
-        } else {
-            held
-        };
-        LeaseRecord::Agent {
-            machine: machine.id.clone(),
-            instance: machine.instance,
-            host: "host".to_owned(),
-            released: false,
-            term,
-            held,
-            seen: None,
+    // The link.
+
+    /// The link broke: it is found again, at the server that is there then.
+    pub fn reconnect(&mut self, m: usize) {
+        if self.machines[m].agent.is_some() {
+            let after = self.rng.range(SECOND / 20, 3 * SECOND);
+            self.agent_at(m, after, AgentEvent::Connected);
         }
     }
 
-    fn lease_read(&mut self, m: usize, last: Option<(u64, LeaseRecord)>) {
-        let instance = self.machines[m].instance;
-        let last = last.as_ref().map(|(seq, record)| (*seq, record));
-        let Acquire::Take { expect } = acquire(instance, last) else {
-            return self.agent_at(m, 5 * SECOND, AgentEvent::TakeLease);
-        };
-        let held = self.holds(m);
-        let record = self.lease_record(m, None, held.clone());
-        if let Some(agent) = &mut self.machines[m].agent {
-            agent.held = held;
-        }
-        let node = self.node(m);
-        self.machines[m].sent = self.now;
-        self.send(node, Tag::LeaseAcquire, Req::LeaseAppend { record, expect });
-    }
-
-    fn lease_acknowledged(&mut self, m: usize, term: Option<u64>, seq: u64, sent: Micros) {
-        let fence_at = sent + span(FENCE_AFTER);
+    fn connected(&mut self, m: usize) {
         let machine = &mut self.machines[m];
-        machine.fence_at = machine.fence_at.max(fence_at);
-        let Some(agent) = &mut machine.agent else {
+        if self.hub_down || machine.cut_in || machine.cut_out {
+            // Found again when it heals.
+            return;
+        }
+        machine.server = self.bus.server;
+        if let Some(agent) = &mut machine.agent {
+            agent.vouched = None;
+            agent.pulling = false;
+            agent.delivery = Delivery::Idle;
+        }
+        self.ask_word(m);
+        self.agent_at(m, 0, AgentEvent::Tell);
+    }
+
+    fn ask_word(&mut self, m: usize) {
+        self.send(self.node(m), Tag::Word, Req::Word);
+    }
+
+    /// What the hub vouches for; counts only at the server that the connection leads to.
+    fn word(&mut self, m: usize, server: u64, epoch: Option<u64>) {
+        let same = self.machines[m].server == server;
+        let Some(agent) = &mut self.machines[m].agent else {
             return;
         };
-        let acquired = term.is_none();
-        let term = term.unwrap_or(seq);
-        let lapsed = match agent.lease {
-            Lease::Held { sent: before, .. } => self.now > before + span(CLAIM_WITHIN),
-            Lease::None => true,
+        let before = agent.vouched;
+        agent.vouched = epoch.filter(|_| same);
+        let now = agent.vouched;
+        let Some(epoch) = now else {
+            return self.agent_at(m, SECOND / 10, AgentEvent::AskWord);
         };
-        agent.unbroken += u64::from(lapsed);
-        agent.lapse_told = false;
-        agent.lease = Lease::Held { term, seq, sent };
-        let after = fence_at.saturating_sub(self.now);
-        self.exec_at(m, after, ExecEvent::Fence);
-        let renew = (sent + span(RENEW_EVERY)).saturating_sub(self.now);
-        self.agent_at(m, renew, AgentEvent::Renew);
-        if acquired {
-            // What the hub ruled while it had the lease is to be known at once.
-            self.reread_all(m);
+        if before == now {
+            return;
+        }
+        match agent.lease {
+            Lease::Held { epoch: of, .. } if of == epoch => {
+                self.reread_all(m);
+                self.pull(m);
+                self.deliver_events(m);
+            }
+            // In another epoch everybody takes it anew.
+            _ => self.take_lease(m),
         }
     }
 
-    fn renew(&mut self, m: usize) {
+    /// Whether the hub is in the epoch that the attempt reads and appends in.
+    fn at_hub(&self, m: usize, id: AttemptId) -> bool {
         let Some(agent) = &self.machines[m].agent else {
-            return;
+            return false;
         };
-        let Lease::Held { term, seq, .. } = agent.lease else {
-            return;
-        };
-        let record = self.lease_record(m, Some(term), agent.held.clone());
-        let (node, sent) = (self.node(m), self.now);
-        let req = Req::LeaseAppend {
-            record,
-            expect: seq,
-        };
-        self.send(node, Tag::LeaseRenew { sent }, req);
+        let slot = agent.attempts.get(&id);
+        slot.is_some_and(|slot| agent.vouched == Some(slot.attempt.hub_epoch()))
+    }
+
+    fn epoch_of(&self, m: usize, id: AttemptId) -> Option<u64> {
+        let slot = self.machines[m].agent.as_ref()?.attempts.get(&id)?;
+        Some(slot.attempt.hub_epoch())
     }
 
     // Tickets.
 
-    fn poll(&mut self, m: usize) {
-        let pause = self.rng.range(SECOND / 5, SECOND);
-        self.agent_at(m, pause, AgentEvent::Poll);
-        let now = self.now;
-        let machine = &mut self.machines[m];
-        let Some(agent) = &mut machine.agent else {
+    pub fn pull(&mut self, m: usize) {
+        if !self.is_fresh(m) {
+            return;
+        }
+        let node = self.node(m);
+        let Some(agent) = &mut self.machines[m].agent else {
             return;
         };
         let busy = agent.attempts.values().filter(|s| s.attempt.holds_slot());
-        if agent.pulling || !agent.is_fresh(now) || busy.count() >= SLOTS {
+        if agent.pulling || agent.vouched.is_none() || busy.count() >= SLOTS {
             return;
         }
         agent.pulling = true;
         let unbroken = agent.unbroken;
-        let id = machine.id.clone();
-        let node = self.node(m);
-        self.send(node, Tag::Pull { unbroken }, Req::Pull(id));
+        self.send(node, Tag::Pull { unbroken }, Req::Pull(m));
     }
 
     fn deliver(&mut self, m: usize, seq: u64, ticket: &Ticket, unbroken: u64) {
         let node = self.node(m);
+        let fresh = self.is_fresh(m);
         let machine = &self.machines[m];
         let Some(agent) = &machine.agent else { return };
-        let Lease::Held { term, .. } = agent.lease else {
+        let Lease::Held { term, epoch, .. } = agent.lease else {
             return self.send(node, Tag::None, Req::Nak(seq));
         };
-        let old = !agent.is_fresh(self.now) || agent.unbroken != unbroken;
+        let old = !fresh || agent.unbroken != unbroken;
         if old && self.mutant != Mutant::SleptOnTicket {
             self.hit("slept on a ticket");
             return self.send(node, Tag::None, Req::Nak(seq));
@@ -414,9 +255,20 @@ impl World {
         } else {
             term
         };
+        let issued_before = ticket.after == 0 && ticket.epoch < epoch;
+        if issued_before && self.mutant == Mutant::OldTicketsDropped {
+            return self.send(node, Tag::Ack(seq), Req::Ack(seq));
+        }
+        if issued_before {
+            self.hit("ticket of an earlier epoch");
+        }
         let id = AttemptId::from_random(self.rng.bits());
-        let (attempt, effects) = Attempt::deliver(machine.id.clone(), id, ticket.clone());
-        let attempt = attempt.under_lease(term, self.wall(machine.skew));
+        let mut ticket = ticket.clone();
+        if self.mutant == Mutant::PinIgnored {
+            ticket.target = fleet_contract::spec::Target::Lane(fleet_contract::ids::Lane::any());
+        }
+        let (attempt, effects) = Attempt::deliver(self.machines[m].id.clone(), id, ticket);
+        let attempt = attempt.under_lease(term, self.wall(m)).in_epoch(epoch);
         if self.mutant == Mutant::AckBeforeClaim {
             self.send(node, Tag::Ack(seq), Req::Ack(seq));
         }
@@ -442,9 +294,34 @@ impl World {
         self.carry_out(m, id, effects);
     }
 
-    fn feed(&mut self, m: usize, id: AttemptId, input: Input) {
-        let now = self.wall(self.machines[m].skew);
-        let draw = self.rng.unit();
+    /// Tells the attempt that the hub's store went back in time, before anything else.
+    fn keep_up(&mut self, m: usize, id: AttemptId) {
+        let Some(agent) = &self.machines[m].agent else {
+            return;
+        };
+        let (Lease::Held { epoch, term, .. }, Some(slot)) = (agent.lease, agent.attempts.get(&id))
+        else {
+            return;
+        };
+        if epoch <= slot.attempt.hub_epoch() || self.mutant == Mutant::NotTold {
+            return;
+        }
+        let unclaimed = slot.attempt.token().is_none();
+        self.hit("told of a new epoch");
+        if unclaimed {
+            self.hit("claim dropped in a new epoch");
+        }
+        self.step_attempt(m, id, Input::Rebuilt { epoch, term });
+    }
+
+    pub fn feed(&mut self, m: usize, id: AttemptId, input: Input) {
+        self.keep_up(m, id);
+        self.step_attempt(m, id, input);
+    }
+
+    fn step_attempt(&mut self, m: usize, id: AttemptId, input: Input) {
+        let (now, draw) = (self.wall(m), self.rng.unit());
+        let input = self.misread(m, id, input);
         let Some(slot) = self.machines[m]
             .agent
             .as_mut()
@@ -453,13 +330,53 @@ impl World {
             return;
         };
         let told = if self.trace {
-            format!("m{m} {id} {input:?}").chars().take(160).collect()
+            let told: String = format!("{input:?}").chars().take(160).collect();
+            format!("m{m} {id}: {told}")
         } else {
             String::new()
         };
         let effects = slot.attempt.on(input, now, draw);
         self.say(|| format!("{told} => {}", short(&effects)));
         self.carry_out(m, id, effects);
+    }
+
+    /// What a mutant makes of what it reads.
+    fn misread(&self, m: usize, id: AttemptId, input: Input) -> Input {
+        let slot = self.machines[m].agent.as_ref();
+        let slot = slot.and_then(|agent| agent.attempts.get(&id));
+        let ticket = slot.and_then(|s| self.bus.work.queue.get(&s.ticket?));
+        match (self.mutant, input) {
+            (Mutant::StaleTicketClaimed, Input::Tip(Some(tip)))
+                if !tip.after.state.is_terminal() =>
+            {
+                let queued = ticket.map(|t| t.ticket.ticket).or(tip.queued);
+                Input::Tip(Some(Tip { queued, ..tip }))
+            }
+            (Mutant::EndedJobClaimed, Input::Tip(Some(mut tip))) => {
+                if tip.after.state.is_terminal() {
+                    tip.after.state = StateWord::Queued;
+                    tip.queued = ticket.map(|t| t.ticket.ticket).or(tip.queued);
+                }
+                Input::Tip(Some(tip))
+            }
+            (Mutant::CancelOverlooked, Input::Reread(reading)) => {
+                Input::Reread(without_cancel(reading))
+            }
+            (Mutant::CancelOverlooked, Input::Refused(reading)) => {
+                Input::Refused(without_cancel(reading))
+            }
+            (Mutant::RulingsOverlooked, Input::Reread(reading)) => {
+                let (operator, keeper) = (None, None);
+                let tip = reading.own.clone();
+                Input::Reread(Reading {
+                    tip,
+                    operator,
+                    keeper,
+                    ..reading
+                })
+            }
+            (_, input) => input,
+        }
     }
 
     fn carry_out(&mut self, m: usize, id: AttemptId, effects: Vec<Effect>) {
@@ -500,7 +417,12 @@ impl World {
                 }
             }
             Effect::Start { token, no } => {
+                let token = match self.mutant {
+                    Mutant::TokenWithoutEpoch => token_seq(token),
+                    _ => token,
+                };
                 let attempt = slot.attempt.clone();
+                self.check_token(id, token);
                 if self.mutant != Mutant::StartBeforeClaim {
                     self.start(m, id, &attempt, token, no);
                 }
@@ -513,34 +435,47 @@ impl World {
                 self.hit("fenced by a ruling");
                 self.end(m, id, Outcome::Fenced);
             }
-            Effect::Forget => {
-                self.machines[m].procs.remove(&id);
-                self.check_waiting(m, job);
+            Effect::Forget => self.forget(m, id, job),
+            Effect::Superseded(_) => {
+                self.hit("superseded");
+                self.tell_event(m);
             }
-            Effect::Superseded(_) => self.hit("superseded"),
             Effect::Done => {
                 if let Some(agent) = &mut self.machines[m].agent {
                     agent.attempts.remove(&id);
                 }
             }
         }
+        self.pull(m);
     }
 
     fn append(&mut self, m: usize, id: AttemptId, job: JobId, record: Arc<Record>) {
-        let claim = record.change.kind() == "job.claimed";
-        let machine = &self.machines[m];
-        let expect = (self.mutant != Mutant::ClaimWithoutCas || !claim).then_some(record.prev);
+        if !self.at_hub(m, id) {
+            // Nothing goes to a server that nobody vouches for.
+            self.hit("not vouched for");
+            return self.agent_at(m, 0, AgentEvent::NoAnswer(id));
+        }
+        let record = match self.mutant {
+            Mutant::AdoptedGoesOn => going_on(record, self.wall(m)),
+            _ => record,
+        };
+        let kind = record.change.kind();
+        let careless = (self.mutant == Mutant::ClaimWithoutCas && kind == "job.claimed")
+            || (self.mutant == Mutant::EndWithoutCas && kind == "job.ended");
+        let expect = (!careless).then_some(record.prev);
         let req = Req::Append {
             job,
-            writer: Writer::Machine(machine.id.clone()),
-            time: self.wall(machine.skew),
+            writer: Writer::Machine(self.machines[m].id.clone()),
+            time: self.wall(m),
             record: Some(record),
             expect,
         };
-        self.send(self.node(m), Tag::Append(id), req);
+        let agent = self.machines[m].agent.as_ref();
+        let epoch = agent.and_then(|agent| agent.vouched).unwrap_or(0);
+        self.send(self.node(m), Tag::Append(id, epoch), req);
     }
 
-    fn reread_all(&mut self, m: usize) {
+    pub fn reread_all(&mut self, m: usize) {
         let node = self.node(m);
         let me = self.machines[m].id.clone();
         let Some(agent) = &self.machines[m].agent else {
@@ -549,12 +484,20 @@ impl World {
         let jobs: Vec<(AttemptId, JobId)> = agent
             .attempts
             .iter()
-            .filter(|(_, slot)| slot.attempt.is_running())
             .map(|(id, slot)| (*id, slot.attempt.job))
             .collect();
         for (id, job) in jobs {
-            self.send(node, Tag::Reread(id), Req::All(job, me.clone()));
+            self.keep_up(m, id);
+            if self.is_running(m, id) {
+                self.send(node, Tag::Reread(id), Req::All(job, me.clone()));
+            }
         }
+    }
+
+    fn is_running(&self, m: usize, id: AttemptId) -> bool {
+        let agent = self.machines[m].agent.as_ref();
+        let slot = agent.and_then(|agent| agent.attempts.get(&id));
+        slot.is_some_and(|slot| slot.attempt.is_running())
     }
 
     pub fn agent_event(&mut self, m: usize, run: u64, event: AgentEvent) {
@@ -564,6 +507,7 @@ impl World {
         self.tell_lapse(m);
         match event {
             AgentEvent::Again(id) => self.feed(m, id, Input::Again),
+            AgentEvent::NoAnswer(id) => self.feed(m, id, Input::NoAnswer),
             AgentEvent::Gone(id) => {
                 let gone = match self.machines[m].procs.get(&id).map(|p| &p.state) {
                     Some(ProcState::Gone(gone)) => gone.clone(),
@@ -587,10 +531,22 @@ impl World {
             AgentEvent::Renew => self.renew(m),
             AgentEvent::Reread => {
                 self.reread_all(m);
+                self.ask_word(m);
                 self.agent_at(m, 30 * SECOND, AgentEvent::Reread);
             }
-            AgentEvent::Poll => self.poll(m),
+            AgentEvent::Pull => self.pull(m),
             AgentEvent::TakeLease => self.take_lease(m),
+            AgentEvent::Connected => self.connected(m),
+            AgentEvent::AskWord | AgentEvent::WordSaid => self.ask_word(m),
+            AgentEvent::Synced(told) => self.synced(m, told),
+            AgentEvent::Deliver => self.deliver_events(m),
+            AgentEvent::Tell => {
+                self.tell_event(m);
+                if !self.calm {
+                    let pause = self.rng.range(2 * SECOND, 20 * SECOND);
+                    self.agent_at(m, pause, AgentEvent::Tell);
+                }
+            }
         }
     }
 
@@ -600,6 +556,17 @@ impl World {
         }
         self.tell_lapse(m);
         match (tag, resp) {
+            // What was appended in an earlier epoch: whoever asked waits no more.
+            (Tag::Append(id, epoch), _) if self.epoch_of(m, id) != Some(epoch) => {}
+            (
+                Tag::Tip(id) | Tag::Reread(id) | Tag::RefusedRead(id) | Tag::Append(id, _),
+                Some(resp),
+            ) if !self.at_hub(m, id) => {
+                // What was asked of an earlier server, or comes of a store that may have gone back.
+                self.hit("answer not vouched for");
+                drop(resp);
+                self.feed(m, id, Input::NoAnswer);
+            }
             (Tag::Tip(id), Some(Resp::Tip(tip))) => self.feed(m, id, Input::Tip(tip)),
             (Tag::Reread(id), Some(Resp::All(reading))) => {
                 self.feed(m, id, Input::Reread(*reading));
@@ -607,13 +574,19 @@ impl World {
             (Tag::RefusedRead(id), Some(Resp::All(reading))) => {
                 self.feed(m, id, Input::Refused(*reading));
             }
-            (Tag::Append(id), Some(Resp::Stored(seq))) => self.feed(m, id, Input::Appended(seq)),
-            (Tag::Append(id), Some(Resp::Refused)) => self.append_refused(m, id),
-            (Tag::Append(id), None) if self.mutant == Mutant::EndNotRepeated => {
+            (Tag::Append(id, _), Some(Resp::Stored(seq))) => {
+                let agent = self.machines[m].agent.as_ref();
+                if let Some(epoch) = agent.and_then(|agent| agent.vouched) {
+                    self.note_seen(m, epoch, seq);
+                }
+                self.feed(m, id, Input::Appended(seq));
+            }
+            (Tag::Append(id, _), Some(Resp::Refused)) => self.append_refused(m, id),
+            (Tag::Append(id, _), None) if self.mutant == Mutant::EndNotRepeated => {
                 self.effect(m, id, Effect::Forget);
                 self.effect(m, id, Effect::Done);
             }
-            (Tag::Tip(id) | Tag::Reread(id) | Tag::RefusedRead(id) | Tag::Append(id), _) => {
+            (Tag::Tip(id) | Tag::Reread(id) | Tag::RefusedRead(id) | Tag::Append(id, _), _) => {
                 self.feed(m, id, Input::NoAnswer);
             }
             (Tag::Ack(seq), None) => self.agent_at(m, SECOND / 2, AgentEvent::AckAgain(seq)),
@@ -624,43 +597,27 @@ impl World {
                 if let Some(Resp::Ticket(Some((seq, ticket)))) = resp {
                     self.deliver(m, seq, &ticket, unbroken);
                 }
+                self.agent_at(m, 1000, AgentEvent::Pull);
             }
+            (Tag::Word, Some(Resp::Word(server, epoch))) => self.word(m, server, epoch),
+            (Tag::Word, _) => self.agent_at(m, SECOND, AgentEvent::AskWord),
+            (Tag::LastTold, resp) => self.last_told(m, resp),
+            (Tag::Tell { through }, resp) => self.told(m, through, resp),
             (Tag::LeaseRead, Some(Resp::Lease(last))) => self.lease_read(m, last),
-            (Tag::LeaseAcquire, Some(Resp::Stored(seq))) => {
-                let sent = self.machines[m].sent;
+            (Tag::LeaseAcquire { sent }, Some(Resp::Stored(seq))) => {
                 self.lease_acknowledged(m, None, seq, sent);
             }
             (Tag::LeaseRenew { sent }, Some(Resp::Stored(seq))) => {
-                let Some(Lease::Held { term, .. }) =
+                if let Some(Lease::Held { term, .. }) =
                     self.machines[m].agent.as_ref().map(|agent| agent.lease)
-                else {
-                    return;
-                };
-                self.lease_acknowledged(m, Some(term), seq, sent);
-            }
-            (Tag::LeaseRead | Tag::LeaseAcquire | Tag::LeaseRenew { .. }, _) => {
-                if let Some(agent) = &mut self.machines[m].agent {
-                    agent.lease = Lease::None;
+                {
+                    self.lease_acknowledged(m, Some(term), seq, sent);
                 }
-                self.agent_at(m, SECOND / 2, AgentEvent::TakeLease);
+            }
+            (Tag::LeaseRead | Tag::LeaseAcquire { .. } | Tag::LeaseRenew { .. }, _) => {
+                self.lease_again(m, SECOND / 2);
             }
             _ => {}
-        }
-    }
-
-    /// Before anything that has come is handled: whether it came while this machine slept.
-    fn tell_lapse(&mut self, m: usize) {
-        let now = self.now;
-        let Some(agent) = &mut self.machines[m].agent else {
-            return;
-        };
-        if agent.is_fresh(now) || agent.lapse_told || self.mutant == Mutant::SleptOnTicket {
-            return;
-        }
-        agent.lapse_told = true;
-        let ids: Vec<AttemptId> = agent.attempts.keys().copied().collect();
-        for id in ids {
-            self.feed(m, id, Input::Lapsed);
         }
     }
 
@@ -678,202 +635,26 @@ impl World {
         let (job, me) = (slot.attempt.job, self.machines[m].id.clone());
         self.send(self.node(m), Tag::RefusedRead(id), Req::All(job, me));
     }
+}
 
-    // The executor.
-
-    fn start(&mut self, m: usize, id: AttemptId, attempt: &Attempt, token: u64, no: u32) {
-        let job = attempt.job;
-        let spec = Arc::new(attempt.spec.clone());
-        let planned = match self.rng.range(0, 20) {
-            0..=11 => Outcome::Exited { exit_code: 0 },
-            12..=15 => Outcome::Exited { exit_code: 1 },
-            16 => Outcome::Signaled { signal: 11 },
-            17 => Outcome::TimedOut,
-            18 => Outcome::Rejected {
-                reason: "no such command".to_owned(),
-            },
-            _ => Outcome::Interrupted,
-        };
-        let proc = Proc {
-            job,
-            token,
-            no,
-            spec,
-            state: ProcState::Waiting,
-            started: self.wall(self.machines[m].skew),
-            planned,
-            frozen: false,
-        };
-        self.machines[m].procs.insert(id, proc);
-        if self.mutant != Mutant::SecondAttemptBesideFirst {
-            let older: Vec<AttemptId> = self.machines[m]
-                .procs
-                .iter()
-                .filter(|(other, p)| **other != id && p.job == job && p.lives())
-                .map(|(other, _)| *other)
-                .collect();
-            for other in &older {
-                self.hit("waited for an earlier attempt");
-                self.end(m, *other, Outcome::Fenced);
-            }
-            if !older.is_empty() {
-                return;
-            }
-        }
-        self.launch(m, id);
+fn without_cancel(mut reading: Reading) -> Reading {
+    let tips = [&mut reading.tip, &mut reading.operator, &mut reading.keeper];
+    for tip in tips.into_iter().flatten() {
+        tip.after.cancel_requested = false;
     }
+    reading
+}
 
-    fn launch(&mut self, m: usize, id: AttemptId) {
-        let proc = self.machines[m].procs[&id].clone();
-        let fenced = self.mutant != Mutant::NoFence && self.now >= self.machines[m].fence_at;
-        if proc.spec.on_lost != OnLost::Ask && fenced {
-            self.hit("too late to start");
-            return self.gone(m, id, Outcome::Fenced);
-        }
-        if let Outcome::Rejected { .. } = proc.planned {
-            return self.gone(m, id, proc.planned);
-        }
-        self.check_launch(m, id, &proc);
-        self.say(|| format!("START {id} of {} on m{m}", proc.job));
-        self.hit("process started");
-        if let Some(proc) = self.machines[m].procs.get_mut(&id) {
-            proc.state = ProcState::Running;
-        }
-        let long = self.rng.chance(25);
-        let runs = self
-            .rng
-            .range(SECOND / 10, if long { 120 } else { 10 } * SECOND);
-        self.exec_at(m, runs, ExecEvent::Ends(id));
+/// A failed attempt of an earlier epoch is repeated without asking.
+fn going_on(record: Arc<Record>, now: Time) -> Arc<Record> {
+    let mut record = (*record).clone();
+    if let Change::Ended { next, .. } = &mut record.change
+        && matches!(next, Next::Ask { question } if question.contains("from before that"))
+    {
+        *next = Next::Backoff { until: now };
+        record.after.state = StateWord::Backoff;
     }
-
-    fn check_launch(&mut self, m: usize, id: AttemptId, new: &Proc) {
-        let me = self.machines[m].id.clone();
-        let claim = self
-            .truth
-            .get(&new.job)
-            .and_then(|job| job.attempts.iter().find(|a| a.id == id));
-        if claim.is_none_or(|claim| claim.machine != me || claim.token != new.token) {
-            self.violated(format!("attempt {id} of {} runs unclaimed", new.job));
-        }
-        let ticket = self.bus.entries(new.job).iter().find_map(|entry| {
-            match &entry.record.as_ref()?.change {
-                fleet_contract::record::Change::Claimed {
-                    attempt, ticket, ..
-                } if *attempt == id => Some(*ticket),
-                _ => None,
-            }
-        });
-        if let Some(Target::Pin(pin)) = ticket.and_then(|ticket| self.tickets.get(&ticket))
-            && *pin != me
-        {
-            self.violated(format!("attempt {id} of {} runs off its pin", new.job));
-        }
-        for (n, machine) in self.machines.iter().enumerate() {
-            for (other, old) in &machine.procs {
-                if *other == id || old.job != new.job || !old.lives() {
-                    continue;
-                }
-                let allowed = n != m && (old.frozen || self.overruled.contains(other));
-                if !allowed {
-                    let what = format!(
-                        "attempts {other} on {} and {id} on {me} of {} overlap",
-                        machine.id, new.job
-                    );
-                    return self.violated(what);
-                }
-            }
-        }
-    }
-
-    /// Ends an attempt's processes, which takes up to 8 s.
-    fn end(&mut self, m: usize, id: AttemptId, outcome: Outcome) {
-        let Some(proc) = self.machines[m].procs.get_mut(&id) else {
-            return;
-        };
-        match proc.state {
-            ProcState::Waiting => self.gone(m, id, outcome),
-            ProcState::Running => {
-                proc.state = ProcState::Ending(outcome);
-                let takes = if self.rng.chance(20) {
-                    self.rng.range(SECOND, 8 * SECOND)
-                } else {
-                    self.rng.range(1000, SECOND / 5)
-                };
-                self.exec_at(m, takes, ExecEvent::Dies(id));
-            }
-            ProcState::Ending(_) | ProcState::Gone(_) => {}
-        }
-    }
-
-    fn gone(&mut self, m: usize, id: AttemptId, outcome: Outcome) {
-        let ended_at = self.wall(self.machines[m].skew);
-        let Some(proc) = self.machines[m].procs.get_mut(&id) else {
-            return;
-        };
-        let job = proc.job;
-        proc.state = ProcState::Gone(Gone {
-            outcome,
-            output: OutputCount::default(),
-            started_at: proc.started,
-            ended_at,
-        });
-        self.agent_at(m, 100, AgentEvent::Gone(id));
-        self.check_waiting(m, job);
-    }
-
-    fn check_waiting(&mut self, m: usize, job: JobId) {
-        let procs = &self.machines[m].procs;
-        if procs.values().any(|p| p.job == job && p.lives()) {
-            return;
-        }
-        let waiting = procs
-            .iter()
-            .find(|(_, p)| p.job == job && p.state == ProcState::Waiting)
-            .map(|(id, _)| *id);
-        if let Some(id) = waiting {
-            self.launch(m, id);
-        }
-    }
-
-    pub fn exec_event(&mut self, m: usize, boot: u64, event: ExecEvent) {
-        if boot != self.machines[m].boot {
-            return;
-        }
-        match event {
-            ExecEvent::Ends(id) => {
-                let Some(proc) = self.machines[m].procs.get(&id) else {
-                    return;
-                };
-                if proc.state == ProcState::Running {
-                    let outcome = proc.planned.clone();
-                    self.gone(m, id, outcome);
-                }
-            }
-            ExecEvent::Dies(id) => {
-                if let Some(ProcState::Ending(outcome)) =
-                    self.machines[m].procs.get(&id).map(|p| p.state.clone())
-                {
-                    self.gone(m, id, outcome);
-                }
-            }
-            ExecEvent::Fence => {
-                if self.now < self.machines[m].fence_at || self.mutant == Mutant::NoFence {
-                    return;
-                }
-                let due: Vec<AttemptId> = self.machines[m]
-                    .procs
-                    .iter()
-                    .filter(|(_, p)| p.spec.on_lost != OnLost::Ask)
-                    .filter(|(_, p)| matches!(p.state, ProcState::Running | ProcState::Waiting))
-                    .map(|(id, _)| *id)
-                    .collect();
-                for id in due {
-                    self.hit("fenced itself");
-                    self.end(m, id, Outcome::Fenced);
-                }
-            }
-        }
-    }
+    Arc::new(record)
 }
 
 fn short(effects: &[Effect]) -> String {
@@ -883,5 +664,3 @@ fn short(effects: &[Effect]) -> String {
         .collect();
     words.join(", ")
 }
-
-const _: () = assert!(ACK_WAIT < 10 * SECOND);

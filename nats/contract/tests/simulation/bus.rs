@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fleet_contract::ids::{JobId, MachineId, TicketId, Writer};
+use fleet_contract::ids::{AttemptId, JobId, MachineId, TicketId, Writer};
 use fleet_contract::job::Job;
 use fleet_contract::lease::LeaseRecord;
 use fleet_contract::record::Record;
@@ -18,6 +18,8 @@ pub type Micros = u64;
 
 pub const SECOND: Micros = 1_000_000;
 pub const ACK_WAIT: Micros = 5 * SECOND;
+/// How long the server knows the ids of messages.
+const DEDUP: Micros = 120 * SECOND;
 
 /// A record as it stands in the stream; none is bytes that are no record.
 #[derive(Debug, Clone)]
@@ -45,6 +47,13 @@ pub struct Queued {
     pub pending_until: Option<Micros>,
 }
 
+/// One event of a machine: its agent's run, and its count in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Told {
+    pub run: u64,
+    pub no: u64,
+}
+
 /// What is asked of the bus.
 #[derive(Debug, Clone)]
 pub enum Req {
@@ -68,13 +77,25 @@ pub enum Req {
     Publish(Arc<Ticket>),
     Delete(u64),
     Check(u64),
-    Pull(MachineId),
+    Pull(usize),
     Ack(u64),
     Nak(u64),
     LeaseRead(MachineId),
     LeaseAppend {
         record: LeaseRecord,
-        expect: u64,
+        /// None: whatever the last sequence is.
+        expect: Option<u64>,
+    },
+    /// What the hub says of itself.
+    Word,
+    /// The last event of a machine.
+    LastTold(usize),
+    /// Events of a machine, all or none.
+    Tell {
+        machine: usize,
+        events: Arc<[Told]>,
+        /// None: whatever the last sequence is.
+        expect: Option<u64>,
     },
 }
 
@@ -89,34 +110,63 @@ pub enum Resp {
     Ticket(Option<(u64, Arc<Ticket>)>),
     There(bool),
     Lease(Option<(u64, LeaseRecord)>),
+    /// The server's number, and the epoch if its hub vouches for it.
+    Word(u64, Option<u64>),
+    LastTold(u64, Option<Told>),
     Ok,
 }
 
-#[derive(Debug, Default)]
-pub struct Bus {
-    pub journals: BTreeMap<JobId, Vec<Entry>>,
+/// The journal.
+#[derive(Debug, Default, Clone)]
+pub struct Journal {
+    pub jobs: BTreeMap<JobId, Vec<Entry>>,
     /// All records in stream order: what a tail sees.
     pub log: Vec<Entry>,
+    /// Jobs that were removed, and up to where.
     pub purged: BTreeMap<JobId, u64>,
-    pub leases: BTreeMap<MachineId, (u64, LeaseRecord)>,
-    pub lease_log: Vec<(u64, LeaseRecord)>,
-    pub queue: BTreeMap<u64, Queued>,
-    pub dedup: Option<BTreeMap<TicketId, u64>>,
-    seq: u64,
+    pub seq: u64,
 }
 
-impl Bus {
-    pub fn next_seq(&mut self) -> u64 {
-        self.seq += 1;
-        self.seq
-    }
-
+impl Journal {
     pub fn last_seq(&self, job: JobId) -> u64 {
         self.entries(job).last().map_or(0, |e| e.seq)
     }
 
     pub fn entries(&self, job: JobId) -> &[Entry] {
-        self.journals.get(&job).map_or(&[], Vec::as_slice)
+        self.jobs.get(&job).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a tail gets that has everything before `next`.
+    pub fn since(&self, next: u64) -> &[Entry] {
+        let at = self.log.partition_point(|e| e.seq < next);
+        &self.log[at..]
+    }
+
+    pub fn push(&mut self, entry: Entry) {
+        self.seq = entry.seq;
+        let entries = self.jobs.entry(entry.job).or_default();
+        entries.push(entry.clone());
+        self.log.push(entry);
+    }
+
+    pub fn purge(&mut self, job: JobId, up_to: u64) {
+        if let Some(entries) = self.jobs.get_mut(&job) {
+            entries.retain(|e| e.seq > up_to);
+            if entries.is_empty() {
+                self.jobs.remove(&job);
+            }
+        }
+        self.log.retain(|e| e.job != job || e.seq > up_to);
+    }
+
+    /// The end after `seq` is lost.
+    pub fn truncate(&mut self, seq: u64) {
+        self.log.retain(|e| e.seq <= seq);
+        for entries in self.jobs.values_mut() {
+            entries.retain(|e| e.seq <= seq);
+        }
+        self.jobs.retain(|_, entries| !entries.is_empty());
+        self.seq = self.seq.min(seq);
     }
 
     /// The job's records as a replica may show them that is up to `lag` records behind.
@@ -157,39 +207,105 @@ impl Bus {
         fold(self.seen(job, stale, rng))
     }
 
-    pub fn publish(&mut self, ticket: Arc<Ticket>) -> u64 {
-        if let Some(seq) = self.dedup.as_ref().and_then(|d| d.get(&ticket.ticket)) {
+    /// The ticket that an attempt was claimed by.
+    pub fn ticket_of(&self, job: JobId, id: AttemptId) -> Option<TicketId> {
+        use fleet_contract::record::Change;
+        self.entries(job)
+            .iter()
+            .find_map(|e| match &e.record.as_ref()?.change {
+                Change::Claimed {
+                    attempt, ticket, ..
+                } if *attempt == id => Some(*ticket),
+                _ => None,
+            })
+    }
+}
+
+/// The tickets.
+#[derive(Debug, Default, Clone)]
+pub struct Work {
+    pub queue: BTreeMap<u64, Queued>,
+    pub seq: u64,
+}
+
+/// The events of each machine, with their sequences.
+#[derive(Debug, Default, Clone)]
+pub struct Flow {
+    pub of: BTreeMap<usize, Vec<(u64, Told)>>,
+    pub seq: u64,
+}
+
+impl Flow {
+    pub fn last(&self, machine: usize) -> Option<(u64, Told)> {
+        self.of.get(&machine)?.last().copied()
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Bus {
+    pub journal: Journal,
+    pub work: Work,
+    pub flow: Flow,
+    pub leases: BTreeMap<MachineId, (u64, LeaseRecord)>,
+    pub lease_log: Vec<(u64, LeaseRecord)>,
+    pub lease_seq: u64,
+    /// Which process of the server this is.
+    pub server: u64,
+    /// The server that the hub vouches for, and its epoch.
+    pub word: (u64, u64),
+    /// Ids of messages of late, and where those are.
+    dedup: BTreeMap<TicketId, (u64, Micros)>,
+}
+
+impl Bus {
+    pub fn publish(&mut self, ticket: Arc<Ticket>, now: Micros) -> u64 {
+        if let Some((seq, at)) = self.dedup.get(&ticket.ticket)
+            && now < at + DEDUP
+        {
             return *seq;
         }
-        let seq = self.next_seq();
-        if let Some(dedup) = &mut self.dedup {
-            dedup.insert(ticket.ticket, seq);
-        }
+        self.work.seq += 1;
+        let seq = self.work.seq;
+        self.dedup.insert(ticket.ticket, (seq, now));
         let queued = Queued {
             ticket,
             pending_until: None,
         };
-        self.queue.insert(seq, queued);
+        self.work.queue.insert(seq, queued);
         seq
     }
 
-    pub fn pull(&mut self, me: &MachineId, now: Micros) -> Option<(u64, Arc<Ticket>)> {
+    /// The next ticket for a machine; `stray`: or one that is pinned to another.
+    pub fn pull(&mut self, me: &MachineId, stray: bool, now: Micros) -> Option<(u64, Arc<Ticket>)> {
         let mine = |target: &Target| match target {
-            Target::Pin(machine) => machine == me,
+            Target::Pin(machine) => machine == me || stray,
             Target::Lane(_) => true,
         };
-        let (seq, queued) = self.queue.iter_mut().find(|(_, queued)| {
+        let (seq, queued) = self.work.queue.iter_mut().find(|(_, queued)| {
             queued.pending_until.is_none_or(|until| until <= now) && mine(&queued.ticket.target)
         })?;
         queued.pending_until = Some(now + ACK_WAIT);
         Some((*seq, queued.ticket.clone()))
     }
 
-    /// The hub's process is gone and comes back: what was delivered is delivered again.
+    /// The server's process is gone and another comes: what was delivered is delivered again, and
+    /// the ids are known of what is still there.
     pub fn restart(&mut self) {
-        for queued in self.queue.values_mut() {
+        self.server += 1;
+        for queued in self.work.queue.values_mut() {
             queued.pending_until = None;
         }
+        let queue = &self.work.queue;
+        self.dedup.retain(|_, (seq, _)| queue.contains_key(seq));
+    }
+
+    pub fn vouched(&self) -> Option<u64> {
+        (self.word.0 == self.server).then_some(self.word.1)
+    }
+
+    /// Whether the job has a ticket.
+    pub fn has_ticket(&self, job: JobId) -> bool {
+        self.work.queue.values().any(|q| q.ticket.job == job)
     }
 }
 

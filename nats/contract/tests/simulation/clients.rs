@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_contract::ids::{JobId, Lane, Writer};
+use fleet_contract::ids::{JobId, Lane, TicketId, Writer};
 use fleet_contract::job::{Job, JobState, first_record};
 use fleet_contract::record::{Cause, Change, Record, StateWord};
 use fleet_contract::spec::{JobSpec, OnLost, Target};
 use fleet_contract::ticket::Ticket;
+use fleet_contract::time::Time;
 
 use super::agent::AgentEvent;
 use super::bus::{Micros, Req, Resp, SECOND};
-use super::world::{Event, Node, Tag, World};
+use super::mutant::Mutant;
+use super::network::{Node, Tag};
+use super::world::{Event, JOBS_MIN, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
@@ -20,6 +23,8 @@ enum Wish {
     Move,
     Retry,
     Resolve,
+    /// Sends what was dispatched while the hub was away, if it was.
+    Spooled,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +48,31 @@ pub struct Client {
     work_seq: u64,
     /// A ticket to delete once the append is stored.
     old_ticket: Option<u64>,
+    file: Option<usize>,
+    /// How far its clock is ahead of one that is two hours behind.
+    skew: u64,
+}
+
+/// A dispatch that waits on somebody's disk until somebody comes by who can send it.
+#[derive(Debug)]
+pub struct Spooled {
+    job: JobId,
+    ticket: TicketId,
+    spec: Box<JobSpec>,
+    /// Somebody is at it: nobody else is then.
+    busy: bool,
+    /// It is not on the disk any more.
+    removed: bool,
+    /// The hub has it.
+    known: bool,
+    /// The jobs that it was sent as.
+    sent_as: Vec<JobId>,
+}
+
+impl Spooled {
+    pub fn waits(&self) -> bool {
+        !self.removed
+    }
 }
 
 impl Client {
@@ -52,19 +82,32 @@ impl Client {
 }
 
 impl World {
+    /// How many jobs are dispatched in this run.
+    pub fn jobs(&self) -> u64 {
+        let of = |client: &&Client| matches!(client.wish, Wish::Dispatch | Wish::Spooled);
+        let ids = self.clients.iter().filter(of).map(|client| client.job);
+        let ids: std::collections::BTreeSet<JobId> = ids.collect();
+        ids.len() as u64
+    }
+
     pub fn plan_clients(&mut self, until: Micros) {
-        let jobs = self.rng.range(3, 9);
+        let jobs = JOBS_MIN + usize::try_from(self.rng.range(0, 6)).unwrap();
         for n in 0..jobs {
             let job = JobId::from_key(&format!("{}-{n}", self.seed));
             let spec = self.any_spec();
             let at = self.rng.range(0, until * 2 / 3);
-            self.plan(job, Wish::Dispatch, Some(spec.clone()), at);
-            if self.rng.chance(25) {
+            self.names.borrow_mut().job(job);
+            if self.rng.chance(12) {
+                self.spool_dispatch(job, spec.clone(), at);
+            } else {
+                self.plan(job, Wish::Dispatch, Some(spec.clone()), at);
+            }
+            if self.rng.chance(15) {
                 // The same key, from elsewhere.
                 let at = at + self.rng.range(0, 10_000);
                 self.plan(job, Wish::Dispatch, Some(spec), at);
             }
-            for _ in 0..self.rng.range(0, 4) {
+            for _ in 0..self.rng.range(0, 3) {
                 let wish = match self.rng.range(0, 8) {
                     0..=2 => Wish::Cancel,
                     3..=4 => Wish::Move,
@@ -87,8 +130,85 @@ impl World {
             ticket: None,
             work_seq: 0,
             old_ticket: None,
+            file: None,
+            skew: self.rng.range(0, 4 * 3600) * u64::from(self.rng.chance(20)),
         });
         self.at(at, Event::Client(self.clients.len() - 1));
+    }
+
+    /// Somebody wants another attempt soon.
+    pub fn plan_retry(&mut self, job: JobId) {
+        let soon = self.now + self.rng.range(SECOND / 10, 10 * SECOND);
+        self.plan(job, Wish::Retry, None, soon);
+    }
+
+    fn spool_dispatch(&mut self, job: JobId, spec: Box<JobSpec>, at: Micros) {
+        self.spooled.push(Spooled {
+            job,
+            ticket: TicketId::from_random(self.rng.bits()),
+            spec,
+            busy: false,
+            removed: false,
+            known: false,
+            sent_as: Vec::new(),
+        });
+        self.at(at, Event::PassBy(self.spooled.len() - 1));
+    }
+
+    /// Somebody comes by who can send it.
+    pub fn pass_by(&mut self, file: usize) {
+        if !self.spooled[file].waits() {
+            return;
+        }
+        let next = self.now + self.rng.range(SECOND, 8 * SECOND);
+        self.at(next, Event::PassBy(file));
+        if std::mem::replace(&mut self.spooled[file].busy, true) {
+            return;
+        }
+        self.hit("somebody comes by a spooled dispatch");
+        let mut job = self.spooled[file].job;
+        if self.mutant == Mutant::SpooledAnew {
+            job = JobId::from_random(self.rng.bits());
+        }
+        if self.mutant == Mutant::SpoolForgottenFirst {
+            self.spooled[file].removed = true;
+        }
+        let spec = Some(self.spooled[file].spec.clone());
+        self.plan(job, Wish::Spooled, spec, self.now);
+        if let Some(client) = self.clients.last_mut() {
+            client.file = Some(file);
+        }
+    }
+
+    /// The hub has it, or knows it already.
+    fn sent(&mut self, n: usize) {
+        let job = self.clients[n].job;
+        if let Some(file) = self.clients[n].file {
+            let file = &mut self.spooled[file];
+            if !file.sent_as.contains(&job) {
+                file.sent_as.push(job);
+            }
+            file.known = true;
+        }
+    }
+
+    fn finish(&mut self, n: usize) {
+        self.clients[n].step = Step::Over;
+        if let Some(file) = self.clients[n].file {
+            self.spooled[file].busy = false;
+        }
+    }
+
+    pub fn check_spooled(&mut self) {
+        for file in &self.spooled {
+            let (job, sent) = (file.job, &file.sent_as);
+            if sent.len() > 1 {
+                return self.violated(format!("spooled {job} was sent as {sent:?}"));
+            }
+            if file.removed && !file.known {
+                return self.violated(format!("spooled {job} was never sent"));
+            }
+        }
     }
 
     fn any_target(&mut self) -> Target {
@@ -101,11 +221,11 @@ impl World {
 
     fn any_spec(&mut self) -> Box<JobSpec> {
         let target = self.any_target();
-        let now = self.wall(0);
+        let now = self.hub_now();
         let mut spec = JobSpec::new(vec!["work".to_owned()], target, now, "ana".to_owned());
-        spec.on_lost = match self.rng.range(0, 4) {
-            0 => OnLost::Ask,
-            1 => OnLost::Fail,
+        spec.on_lost = match self.rng.range(0, 6) {
+            0 | 1 => OnLost::Ask,
+            2 => OnLost::Fail,
             _ => OnLost::Retry,
         };
         spec.retries = u32::try_from(self.rng.range(0, 3)).unwrap();
@@ -121,12 +241,27 @@ impl World {
         self.say(|| format!("client {n}: {wish:?} {job}"));
         if wish == Wish::Dispatch {
             let spec = self.clients[n].spec.clone().unwrap();
-            let ticket = Arc::new(self.ticket(job, 0, spec.target.clone(), spec));
+            let ticket = Arc::new(self.new_ticket(job, 0, spec.target.clone(), spec));
             self.publish(n, ticket);
         } else {
             self.clients[n].step = Step::Reading;
             self.send(Node::Client(n), Tag::Client, Req::Whole(job));
         }
+    }
+
+    fn client_now(&self, n: usize) -> Time {
+        let skew = match self.clients[n].skew {
+            0 => 0,
+            ahead => i64::try_from(ahead).unwrap() - 7200,
+        };
+        let now = self.hub_now().as_micros();
+        Time::from_micros(now + skew * 1_000_000)
+    }
+
+    /// A ticket of the epoch that the hub vouches for as the command begins.
+    fn new_ticket(&mut self, job: JobId, after: u64, to: Target, spec: Box<JobSpec>) -> Ticket {
+        let epoch = self.bus.word.1;
+        self.ticket(job, after, to, spec, epoch)
     }
 
     fn publish(&mut self, n: usize, ticket: Arc<Ticket>) {
@@ -140,7 +275,7 @@ impl World {
         let dies = !self.calm && self.rng.chance(10);
         if dies {
             self.hit("client died");
-            self.clients[n].step = Step::Over;
+            self.finish(n);
         }
         dies
     }
@@ -150,6 +285,23 @@ impl World {
             return;
         }
         match (self.clients[n].step.clone(), resp) {
+            (Step::Reading, Some(Resp::Whole(there))) if self.clients[n].file.is_some() => {
+                if there.is_some() {
+                    self.hit("spooled dispatch was there already");
+                    self.sent(n);
+                    self.spooled_done(n);
+                    return self.finish(n);
+                }
+                let spec = self.clients[n].spec.clone().unwrap();
+                let job = self.clients[n].job;
+                let mut ticket = self.new_ticket(job, 0, spec.target.clone(), spec);
+                if let Some(file) = self.clients[n].file
+                    && self.mutant != Mutant::SpooledAnew
+                {
+                    ticket.ticket = self.spooled[file].ticket;
+                }
+                self.publish(n, Arc::new(ticket));
+            }
             (Step::Reading, Some(Resp::Whole(Some(job)))) => self.decide(n, job),
             (Step::Publishing { .. }, Some(Resp::Stored(seq))) => self.published(n, seq),
             (Step::Publishing { tries }, None) if tries < 3 => {
@@ -157,12 +309,16 @@ impl World {
                 self.clients[n].step = Step::Publishing { tries: tries + 1 };
                 self.send(Node::Client(n), Tag::Client, Req::Publish(ticket));
             }
+            (Step::Appending, _) if self.clients[n].file.is_some() => {
+                self.spooled_done(n);
+                self.finish(n);
+            }
             (Step::Appending, Some(Resp::Stored(_))) => {
                 self.hit("client done");
                 self.tell(n);
                 match self.clients[n].old_ticket.take() {
                     Some(seq) => self.delete(n, seq),
-                    None => self.clients[n].step = Step::Over,
+                    None => self.finish(n),
                 }
             }
             // The job moved on: its own ticket is of no use. (Or it is, for an answer was lost; then
@@ -173,10 +329,10 @@ impl World {
                     self.hit("own ticket deleted");
                     self.delete(n, own);
                 } else {
-                    self.clients[n].step = Step::Over;
+                    self.finish(n);
                 }
             }
-            _ => self.clients[n].step = Step::Over,
+            _ => self.finish(n),
         }
     }
 
@@ -199,12 +355,11 @@ impl World {
         let Some(m) = self.machines.iter().position(|m| m.id == open.machine) else {
             return;
         };
-        if self.machines[m].partitioned || self.rng.chance(20) {
+        if self.machines[m].cut_in || self.rng.chance(20) {
             return;
         }
-        let run = self.machines[m].run();
-        let at = self.now + self.rng.range(100, 5000);
-        self.at(at, Event::Agent(m, run, AgentEvent::CancelAsked(job)));
+        let after = self.rng.range(100, 5000);
+        self.agent_at(m, after, AgentEvent::CancelAsked(job));
     }
 
     fn published(&mut self, n: usize, seq: u64) {
@@ -212,12 +367,17 @@ impl World {
         let client = &self.clients[n];
         let (job, ticket) = (client.job, client.ticket.clone().unwrap());
         let (cause, spec) = match client.wish {
-            Wish::Dispatch => (Cause::Dispatch, client.spec.clone()),
+            Wish::Dispatch | Wish::Spooled => (Cause::Dispatch, client.spec.clone()),
             Wish::Move => (Cause::Move, None),
             _ => (Cause::Retry, None),
         };
-        if client.wish == Wish::Dispatch {
+        if matches!(client.wish, Wish::Dispatch | Wish::Spooled) {
             self.acknowledged.insert(job);
+            self.check_not_lost(job);
+        }
+        if self.clients[n].file.is_some() {
+            self.hit("spooled dispatch sent");
+            self.sent(n);
         }
         let change = Change::Queued {
             ticket: ticket.ticket,
@@ -226,34 +386,43 @@ impl World {
             cause,
             spec,
         };
-        let now = self.wall(0);
+        let now = self.client_now(n);
         let record = match &self.clients[n].seen {
             Some(job) => job.record(now, &Writer::Operator, change),
             None => first_record(job, now, &Writer::Operator, change),
         };
         match record {
             Ok(record) => self.client_append(n, record),
-            Err(_) => self.clients[n].step = Step::Over,
+            Err(_) => self.finish(n),
         }
     }
 
     fn client_append(&mut self, n: usize, record: Record) {
         self.clients[n].step = Step::Appending;
+        let careless = self.mutant == Mutant::CanceledWithoutCas;
+        let careless = careless && self.clients[n].wish == Wish::Cancel;
         let req = Req::Append {
             job: self.clients[n].job,
             writer: Writer::Operator,
-            time: self.wall(0),
-            expect: Some(record.prev),
+            time: self.client_now(n),
+            expect: (!careless).then_some(record.prev),
             record: Some(Arc::new(record)),
         };
         self.send(Node::Client(n), Tag::Client, req);
+    }
+
+    /// The hub has a spooled dispatch: it goes from the disk.
+    fn spooled_done(&mut self, n: usize) {
+        if let Some(file) = self.clients[n].file {
+            self.spooled[file].removed = true;
+        }
     }
 
     fn decide(&mut self, n: usize, job: Box<Job>) {
         let wish = self.clients[n].wish;
         let by = "ana".to_owned();
         let word = job.state.word();
-        let now = self.wall(0);
+        let now = self.client_now(n);
         self.clients[n].seen = Some(job.clone());
         let change = match (wish, &job.state) {
             (Wish::Cancel, JobState::Running { .. }) => Change::CancelRequested { by },
@@ -284,17 +453,17 @@ impl World {
                 let target = job.target.clone();
                 return self.send_on(n, &job, target);
             }
-            _ => return self.clients[n].step = Step::Over,
+            _ => return self.finish(n),
         };
         match job.record(now, &Writer::Operator, change) {
             Ok(record) => self.client_append(n, record),
-            Err(_) => self.clients[n].step = Step::Over,
+            Err(_) => self.finish(n),
         }
     }
 
     fn send_on(&mut self, n: usize, job: &Job, target: Target) {
         let spec = Box::new((*job.spec).clone());
-        let ticket = self.ticket(job.id, job.last_seq, target, spec);
+        let ticket = self.new_ticket(job.id, job.last_seq, target, spec);
         self.publish(n, Arc::new(ticket));
     }
 }

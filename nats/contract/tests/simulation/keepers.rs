@@ -7,11 +7,13 @@ use fleet_contract::ids::{JobId, MachineId, TicketId, Writer};
 use fleet_contract::job::{Job, Void};
 use fleet_contract::keeper::{Act, Keeper};
 use fleet_contract::lease::{BootTime, LEASE, LeaseRecord};
-use fleet_contract::record::Cause;
+use fleet_contract::record::{Cause, Change};
 use fleet_contract::ticket::Ticket;
 
 use super::bus::{Micros, Req, Resp, SECOND};
-use super::world::{Event, Mutant, Node, Tag, World};
+use super::mutant::Mutant;
+use super::network::{Node, Tag};
+use super::world::{Event, World};
 
 /// What a keeper waits for an answer to.
 #[derive(Debug, Clone)]
@@ -35,8 +37,14 @@ pub enum Errand {
 pub struct KeeperNode {
     run: u64,
     keeper: Option<Keeper>,
-    records: usize,
-    leases: usize,
+    /// What its readers get next.
+    record: u64,
+    lease: u64,
+    /// The epoch that it goes by, and the one that it was started in.
+    epoch: u64,
+    of: u64,
+    /// It comes back by itself.
+    pub is_restarting: bool,
     timer: Option<Micros>,
     /// Cut off from the bus.
     pub partitioned: bool,
@@ -51,8 +59,11 @@ impl KeeperNode {
         Self {
             run: 0,
             keeper: None,
-            records: 0,
-            leases: 0,
+            record: 1,
+            lease: 1,
+            epoch: 0,
+            of: 0,
+            is_restarting: false,
             timer: None,
             partitioned: false,
             link_broke: false,
@@ -69,8 +80,8 @@ impl KeeperNode {
         self.timer = None;
     }
 
-    pub fn lags(&self, records: usize) -> bool {
-        self.records < records
+    pub fn lags(&self, seq: u64) -> bool {
+        self.record <= seq
     }
 
     pub fn job(&self, id: JobId) -> Option<&Job> {
@@ -86,16 +97,36 @@ impl World {
         let started = if self.mutant == Mutant::KeeperDoesNotWait {
             BootTime(0)
         } else {
-            self.boot()
+            self.hub_boot()
         };
+        let epoch = match self.mutant {
+            Mutant::PolicyDecides => 0,
+            _ => self.guard.epoch,
+        };
+        let of = self.guard.epoch;
         let node = &mut self.keepers[k];
         node.run += 1;
-        node.keeper = Some(Keeper::new(started, self.retention));
+        (node.epoch, node.of) = (epoch, of);
+        node.keeper = Some(Keeper::new(started, self.retention).in_epoch(epoch));
         node.hears_since = self.now;
         node.link_broke = false;
-        (node.records, node.leases, node.timer) = (0, 0, None);
+        (node.record, node.lease, node.timer) = (1, 1, None);
         self.keeper_tail_later(k, false);
         self.keeper_tail_later(k, true);
+    }
+
+    /// They go by what is not so any more.
+    pub fn stop_keepers(&mut self) {
+        for node in &mut self.keepers {
+            node.stop();
+        }
+    }
+
+    /// Since when the keeper hears everything; none while it does not.
+    pub fn keeper_hears_since(&self) -> Option<Micros> {
+        let node = &self.keepers[0];
+        let hears = node.is_alive() && !node.partitioned && !self.hub_down;
+        hears.then_some(node.hears_since.max(self.hub_well_since))
     }
 
     /// The keepers hear again what they could not; `noticed` by their links, or not at all.
@@ -124,7 +155,7 @@ impl World {
         if self.mutant == Mutant::KeeperDoesNotWait || self.mutant == Mutant::DeafKeeper {
             return;
         }
-        let (boot, deaf) = (self.boot(), self.hub_down);
+        let (boot, deaf) = (self.hub_boot(), self.hub_down);
         let node = &mut self.keepers[k];
         let hears = !std::mem::take(&mut node.link_broke) && !node.partitioned && !deaf;
         if let Some(keeper) = &mut node.keeper
@@ -143,7 +174,8 @@ impl World {
     }
 
     fn keeper_tail_later(&mut self, k: usize, lease: bool) {
-        let lag = if !self.calm && self.rng.chance(3) {
+        let late = if lease { 10 } else { 3 };
+        let lag = if !self.calm && self.rng.chance(late) {
             self.rng.range(SECOND / 10, 5 * SECOND)
         } else {
             self.rng.range(200, 20_000)
@@ -162,31 +194,52 @@ impl World {
         let boot = if self.mutant == Mutant::KeeperDoesNotWait {
             BootTime(0)
         } else {
-            self.boot()
+            self.hub_boot()
         };
         let node = &mut self.keepers[k];
         let Some(keeper) = &mut node.keeper else {
             return;
         };
+        let mut told = Vec::new();
         if lease {
-            for (seq, record) in &self.bus.lease_log[node.leases..] {
+            let log = &self.bus.lease_log;
+            let new = log.partition_point(|(seq, _)| *seq < node.lease);
+            for (seq, record) in &log[new..] {
                 keeper.lease(record, *seq, boot);
             }
-            node.leases = self.bus.lease_log.len();
+            node.lease = self.bus.lease_seq + 1;
         } else {
-            for entry in &self.bus.log[node.records..] {
-                let gone = self.bus.purged.get(&entry.job);
-                if gone.is_some_and(|up_to| entry.seq <= *up_to) {
+            for entry in self.bus.journal.since(node.record) {
+                if self.mutant == Mutant::KeeperMissesARecord && entry.seq % 97 == 0 {
                     continue;
                 }
                 let record = entry.record.as_deref();
                 let record = record.ok_or_else(|| Void::Unreadable("garbage".to_owned()));
                 let (id, seq) = (entry.job, entry.seq);
-                keeper.record(id, seq, entry.time, &entry.writer, record, entry.stored);
+                let stored = match self.mutant {
+                    Mutant::RecordTimesDecide => entry.time,
+                    _ => entry.stored,
+                };
+                keeper.record(id, seq, entry.time, &entry.writer, record, stored);
+                told.push(id);
             }
-            node.records = self.bus.log.len();
+            node.record = self.bus.journal.seq + 1;
         }
+        self.check_keeper(k, told);
         self.keeper_acts(k);
+    }
+
+    /// Where the keeper has read as much of a job as there is, it knows what holds.
+    fn check_keeper(&mut self, k: usize, told: Vec<JobId>) {
+        for id in told {
+            if let (Some(known), Some(is)) = (self.keepers[k].job(id), self.truth.get(&id))
+                && known.last_seq == is.last_seq
+                && known != is
+            {
+                let what = format!("the keeper's fold of {id} is {known:?}, it is {is:?}");
+                return self.violated(what);
+            }
+        }
     }
 
     pub fn keeper_timer(&mut self, k: usize, run: u64) {
@@ -196,9 +249,18 @@ impl World {
         }
     }
 
+    /// Whether the hub vouches for the server, in the epoch of this keeper: it gives out nothing at
+    /// another, whose store may be an earlier one.
+    fn keeper_is_vouched(&self, k: usize) -> bool {
+        self.bus.vouched() == Some(self.guard.epoch) && self.keepers[k].of == self.guard.epoch
+    }
+
     fn keeper_acts(&mut self, k: usize) {
         self.keeper_turns(k);
-        let (now, boot) = (self.wall(0), self.boot());
+        if !self.keeper_is_vouched(k) {
+            return self.keeper_tail_later(k, false);
+        }
+        let (now, boot) = (self.hub_now(), self.hub_boot());
         let run = self.keepers[k].run;
         let Some(keeper) = &mut self.keepers[k].keeper else {
             return;
@@ -210,7 +272,8 @@ impl World {
             self.keeper_act(k, act);
         }
         if let Some(next) = next {
-            let at = self.now + u64::try_from(next.as_micros()).unwrap() + 1;
+            let next = u64::try_from(next.as_micros()).unwrap().min(3600 * SECOND);
+            let at = self.now + self.hub_clock.lasts(next);
             if self.keepers[k].timer.is_none_or(|timer| at < timer) {
                 self.keepers[k].timer = Some(at);
                 self.at(at, Event::KeeperTimer(k, run));
@@ -220,8 +283,26 @@ impl World {
 
     fn keeper_act(&mut self, k: usize, act: Act) {
         let node = Node::Keeper(k, self.keepers[k].run);
-        let time = self.wall(0);
+        let time = self.hub_now();
         let (errand, req) = match act {
+            Act::Append { record, .. }
+                if self.mutant == Mutant::VoidsStay
+                    && matches!(record.change, Change::Restated {}) =>
+            {
+                return;
+            }
+            Act::TakeLease { .. } if self.mutant == Mutant::KeeperTakesNothing => return,
+            Act::TakeLease { machine, .. } if self.mutant == Mutant::QueuedAgainUnderLease => {
+                let (boot, draw) = (self.hub_boot(), self.rng.unit());
+                if let Some(keeper) = &mut self.keepers[k].keeper {
+                    keeper.lease_taken(&machine, self.bus.lease_seq + 1, boot, time, draw);
+                }
+                return;
+            }
+            Act::Clear { job } if self.mutant == Mutant::PurgedAtOnce => {
+                let up_to = self.keepers[k].job(job).map_or(0, |job| job.last_seq);
+                (Errand::Purge(job), Req::Purge { job, up_to })
+            }
             Act::Append { job, record } => (
                 Errand::Nothing,
                 Req::Append {
@@ -246,7 +327,8 @@ impl World {
                     return;
                 };
                 let spec = Box::new((*known.spec).clone());
-                let ticket = self.ticket(job, after, target, spec);
+                let epoch = self.keepers[k].epoch;
+                let ticket = self.ticket(job, after, target, spec, epoch);
                 let errand = Errand::Issue {
                     job,
                     after,
@@ -270,7 +352,8 @@ impl World {
                 let node = &self.keepers[k];
                 let heard = self.now - node.hears_since;
                 let lease = u64::try_from(LEASE.as_micros()).unwrap();
-                if heard < lease
+                let lease = self.hub_clock.lasts(lease);
+                if heard + 1000 < lease
                     && !(self.hub_down || node.partitioned)
                     && self.mutant != Mutant::KeeperDoesNotWait
                 {
@@ -282,6 +365,7 @@ impl World {
                 let record = LeaseRecord::Hub {
                     machine: machine.clone(),
                 };
+                let expect = (self.mutant != Mutant::LeaseTakenWithoutCas).then_some(expect);
                 (Errand::Take(machine), Req::LeaseAppend { record, expect })
             }
             Act::Clear { job } => (Errand::Clear(job), Req::Clear(job)),
@@ -297,6 +381,7 @@ impl World {
         after: u64,
         target: fleet_contract::spec::Target,
         spec: Box<fleet_contract::spec::JobSpec>,
+        epoch: u64,
     ) -> Ticket {
         let ticket = if self.mutant == Mutant::TicketNamedAsJob {
             job.as_str().parse().unwrap()
@@ -308,16 +393,16 @@ impl World {
             job,
             after,
             target,
-            epoch: 0,
+            epoch,
             spec,
         }
     }
 
     pub fn keeper_answer(&mut self, k: usize, run: u64, tag: Tag, resp: Option<Resp>) {
-        if self.keepers[k].run != run {
+        if self.keepers[k].run != run || !self.keeper_is_vouched(k) {
             return;
         }
-        let (now, boot, draw) = (self.wall(0), self.boot(), self.rng.unit());
+        let (now, boot, draw) = (self.hub_now(), self.hub_boot(), self.rng.unit());
         let Some(keeper) = &mut self.keepers[k].keeper else {
             return;
         };
@@ -345,16 +430,11 @@ impl World {
                 keeper.ticket_gone(job, revision);
             }
             (Errand::Take(machine), Some(Resp::Stored(seq))) => {
-                self.hits
-                    .entry("lease taken")
-                    .and_modify(|n| *n += 1)
-                    .or_insert(1);
+                *self.hits.entry("lease taken").or_default() += 1;
                 keeper.lease_taken(&machine, seq, boot, now, draw);
             }
             (Errand::Clear(job), Some(Resp::Ok)) => keeper.cleared(job, now),
-            (Errand::Purge(job), Some(Resp::Ok)) if self.bus.purged.contains_key(&job) => {
-                keeper.purged(job);
-            }
+            (Errand::Purge(job), Some(Resp::Ok)) => keeper.purged(job),
             _ => {}
         }
         self.keeper_acts(k);
