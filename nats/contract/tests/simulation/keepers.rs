@@ -235,6 +235,8 @@ impl World {
             if let (Some(known), Some(is)) = (self.keepers[k].job(id), self.truth.get(&id))
                 && known.last_seq == is.last_seq
                 && known != is
+                // Whose purge was never answered: it takes the job for the one that it had.
+                && !self.reborn.contains(&id)
             {
                 let what = format!("the keeper's fold of {id} is {known:?}, it is {is:?}");
                 return self.violated(what);
