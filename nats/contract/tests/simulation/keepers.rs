@@ -436,7 +436,9 @@ impl World {
                 keeper.lease_taken(&machine, seq, boot, now, draw);
             }
             (Errand::Clear(job), Some(Resp::Ok)) => keeper.cleared(job, now),
-            (Errand::Purge(job), Some(Resp::Ok)) => keeper.purged(job),
+            (Errand::Purge(job), Some(Resp::Ok)) => {
+                keeper.purged(job);
+            }
             _ => {}
         }
         self.keeper_acts(k);

@@ -103,6 +103,19 @@ pub enum Mutant {
     AdoptedGoesOn,
 }
 
+/// Those that take a rare meeting of faults to do harm: hundreds to thousands of seeds.
+pub const RARE: &[Mutant] = &[
+    Mutant::SleptOnTicket,
+    Mutant::LeaseTakenWithoutCas,
+    Mutant::FenceWithoutMargin,
+    Mutant::FenceCountedFromAnswer,
+    Mutant::FenceByWallClock,
+    Mutant::FenceStopsInSleep,
+    Mutant::TicketsOutliveJournal,
+    Mutant::OldTicketsDropped,
+    Mutant::AdoptedGoesOn,
+];
+
 /// Each mistake with the words by which it has to be caught.
 pub const ALL: &[(Mutant, &[&str])] = &[
     (Mutant::AckBeforeClaim, &["lost"]),
@@ -111,7 +124,10 @@ pub const ALL: &[(Mutant, &[&str])] = &[
     (Mutant::StaleTicketClaimed, &["void"]),
     (Mutant::EndedJobClaimed, &["void"]),
     (Mutant::PinIgnored, &["off its pin", "pinned to another"]),
-    (Mutant::SleptOnTicket, &["comes to life", "lost", "overlap"]),
+    (
+        Mutant::SleptOnTicket,
+        &["comes to life", "lost", "overlap", "stuck"],
+    ),
     (Mutant::ClaimWithoutTerm, &["stuck", "overlooked"]),
     (Mutant::StartBeforeClaim, &["unclaimed"]),
     (Mutant::NoReadOnRefusal, &["stuck", "overlooked"]),
@@ -126,7 +142,7 @@ pub const ALL: &[(Mutant, &[&str])] = &[
     (Mutant::QueuedAgainUnderLease, &["overlap", "does not end"]),
     (Mutant::LeaseTakenWithoutCas, &["overlap"]),
     (Mutant::NoFence, &["overlap"]),
-    (Mutant::FenceWithoutMargin, &["overlap"]),
+    (Mutant::FenceWithoutMargin, &["overlap", "lost"]),
     (Mutant::FenceCountedFromAnswer, &["overlap"]),
     (Mutant::FenceByWallClock, &["overlap"]),
     (Mutant::FenceStopsInSleep, &["overlap"]),
@@ -153,7 +169,7 @@ pub const ALL: &[(Mutant, &[&str])] = &[
     (Mutant::EventSentBeforeWritten, &["spool"]),
     (Mutant::SameEpoch, &["token", "stuck", "projection"]),
     (Mutant::TokenWithoutEpoch, &["token", "unclaimed"]),
-    (Mutant::NotTold, &["stuck", "overlooked"]),
+    (Mutant::NotTold, &["stuck", "overlooked", "forgotten"]),
     (Mutant::NobodyAsked, &["overlap"]),
     (Mutant::PolicyDecides, &["forgotten"]),
     (Mutant::LeasesKept, &["stuck"]),
