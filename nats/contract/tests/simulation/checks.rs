@@ -73,7 +73,10 @@ impl World {
         let seq = self.bus.journal.seq + 1;
         let stored = self.hub_now();
         let adopted = matches!(&record, Some(r) if matches!(r.change, Change::Adopted { .. }));
-        if adopted && self.bus.journal.purged.remove(&job).is_some() {
+        // A retry's ticket whose dispatcher died, and that was sent after the keeper had looked for
+        // such, may be all that a recovery finds of a job: then the operator is asked about it.
+        let found = self.guard.journals_tickets() && writer == Writer::Keeper;
+        if (adopted || found) && self.bus.journal.purged.remove(&job).is_some() {
             // It was given up and removed before its machine came back and reported it.
             self.hit("adopted after it was purged");
             self.reborn.insert(job);

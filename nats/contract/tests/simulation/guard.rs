@@ -91,6 +91,13 @@ pub struct Guard {
     pub flow_older: bool,
 }
 
+impl Guard {
+    /// Whether it writes into the journal what only tickets know.
+    pub fn journals_tickets(&self) -> bool {
+        self.step == Step::JournalTickets
+    }
+}
+
 impl World {
     pub fn start_guard(&mut self) {
         self.guard.run += 1;
