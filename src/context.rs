@@ -149,10 +149,8 @@ impl Context {
         let home = &self.settings.home;
         running_hub(home).is_some()
             && self.settings.hub().is_none_or(|url| {
-                let port =
-                    |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
                 let own = HubRecord::load(home).ok().flatten();
-                own.is_some_and(|own| port(&own.listen) == port(url.trim_end_matches('/')))
+                own.is_some_and(|own| is_address_of(url, &own.listen))
             })
     }
 
@@ -196,6 +194,19 @@ fn may_pass(error: &ConnectError) -> bool {
         ConnectError::Broken(_) => true,
         _ => false,
     }
+}
+
+/// Whether a hub's address, as it is given, is that of a hub of this machine which listens there.
+fn is_address_of(url: &str, listen: &str) -> bool {
+    let address = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let parts = |address: &str| {
+        let address = address.trim_end_matches('/');
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, "4222"));
+        (host.to_owned(), port.to_owned())
+    };
+    let ((host, port), (own, own_port)) = (parts(address), parts(listen));
+    let here = ["127.0.0.1", "localhost", "[::1]", own.as_str()];
+    port == own_port && here.contains(&host.as_str())
 }
 
 /// Whether anybody listens there.
@@ -253,6 +264,25 @@ impl From<BusError> for Failure {
         match exit {
             Exit::Unavailable => failure.next("fleet hub status"),
             _ => failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hub_elsewhere_on_the_same_port_is_not_the_one_that_runs_here() {
+        for (url, listen, here) in [
+            ("nats://127.0.0.1:4222", "127.0.0.1:4222", true),
+            ("nats://localhost:4222/", "127.0.0.1:4222", true),
+            ("nats://localhost", "0.0.0.0:4222", true),
+            ("10.0.0.7:4333", "10.0.0.7:4333", true),
+            ("nats://studio:4222", "127.0.0.1:4222", false),
+            ("nats://127.0.0.1:4333", "127.0.0.1:4222", false),
+        ] {
+            assert_eq!(is_address_of(url, listen), here, "{url} {listen}");
         }
     }
 }

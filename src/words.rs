@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fleet_contract::needs::unit_bytes;
 use fleet_contract::time::Time;
 
 /// A span as a person writes it: `30s`, `10m`, `1h 30m`, `250ms`.
@@ -27,17 +28,9 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         .unwrap_or(text_trimmed.len());
     let (number, unit) = text_trimmed.split_at(digits);
     let number: u64 = number.parse().map_err(|_| wrong())?;
-    let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "tb" => 1_000_000_000_000,
-        _ => return Err(wrong()),
+    let unit = match unit.trim() {
+        "" => 1,
+        unit => unit_bytes(unit).ok_or_else(wrong)?,
     };
     number.checked_mul(unit).ok_or_else(wrong)
 }

@@ -570,7 +570,7 @@ impl Shell {
         }
         let Aged { jobs, count, .. } = std::mem::take(&mut self.aged);
         let detail = json!({
-            "reason": "they had ended long ago, or were the oldest of too many",
+            "reason": "kept long enough, or the oldest of too many",
             "count": count,
             "jobs": jobs,
         });

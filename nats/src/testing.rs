@@ -1,5 +1,6 @@
 //! For tests: a real hub in a folder of its own on free ports, ended when the test ends, however
-//! it ends. The server is found or installed by fleet's own code; without one a test fails.
+//! it ends, and peers that do not keep to the contract. The server is found or installed by fleet's
+//! own code; without one a test fails.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

@@ -97,13 +97,9 @@ fn view(report: &AttemptReport) -> JobView {
         ),
     };
     JobView {
-        id: report.job,
-        name: spec.name.clone(),
         state,
         machine: Some(report.machine.clone()),
         lane: None,
-        command: spec.command.clone(),
-        shell: spec.shell,
         attempt: 1,
         attempts: vec![AttemptView {
             attempt: 1,
@@ -120,16 +116,9 @@ fn view(report: &AttemptReport) -> JobView {
         exit_code,
         signal,
         reason,
-        cancel_requested: false,
-        submitted_at: spec.submitted_at,
         started_at: report.started_at,
         ended_at: report.ended_at,
-        submitted_by: spec.submitted_by.clone(),
-        tags: spec.tags.clone(),
         index: None,
-        revision: 0,
-        superseded: Vec::new(),
-        unacknowledged: false,
-        two_ran: false,
+        ..JobView::dispatched(report.job, spec, 0)
     }
 }

@@ -1,5 +1,5 @@
-//! Jobs that so far only wait on this machine for the hub: what `wait`, `logs` and `cancel` know of
-//! them, and what they do about them.
+//! Jobs that so far only wait on this machine for the hub: what the verbs that name jobs know
+//! of them, and what `wait`, `logs` and `cancel` do about them.
 
 use std::time::Duration;
 

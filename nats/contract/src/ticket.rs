@@ -14,8 +14,9 @@ use crate::spec::{JobSpec, Target};
 /// The kind of a ticket's envelope.
 pub const TICKET_KIND: &str = "ticket";
 
-/// How often one delivery of a ticket reads a journal that does not bear it out (yet), before it
-/// counts as an orphan.
+/// How often a journal is read again that does not bear out (yet) what is believed of it: the delivery
+/// of a ticket, before that counts as an orphan, and an attempt from before a recovery, before it
+/// gives way to another.
 pub const READ_AGAIN_MAX: u32 = 5;
 
 /// How often in a row an open attempt finds no journal at all, before that counts as purged. With a

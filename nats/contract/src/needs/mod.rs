@@ -34,7 +34,7 @@ pub use facts::{Access, Facts, Gpu, Model, Probed, Reserved, STALE_INTERVALS, Sk
 pub use matching::{Found, Missing, Near, nearest};
 pub use parse::{Amount, NAME_MAX_BYTES, NeedError, Problem, VALUE_MAX_BYTES, Word};
 pub use room::{Room, Share};
-pub use size::{exact as exact_size, rounded as rounded_size};
+pub use size::{exact as exact_size, rounded as rounded_size, unit_bytes};
 pub use version::{Span, Version};
 
 use parse::{Need, Piece};

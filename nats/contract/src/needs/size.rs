@@ -18,15 +18,11 @@ pub(super) enum NoSize {
     Words,
 }
 
-/// Bytes of `16GiB`, `1.5 GiB`, `512M`, `24GB`; a unit is not left out, since nobody would guess
-/// the same one.
-pub(super) fn parse(text: &str) -> Result<u64, NoSize> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" if !number.is_empty() => return Err(NoSize::Unit),
+/// Bytes of a unit as people write it: `B`, `K` and `KiB` (1024) to `T` and `TiB`, `kB` (1000) to
+/// `TB`, whatever its case; none for anything else.
+#[must_use]
+pub fn unit_bytes(unit: &str) -> Option<u64> {
+    Some(match unit.trim().to_ascii_lowercase().as_str() {
         "b" => 1,
         "k" | "kib" => 1 << 10,
         "m" | "mib" => 1 << 20,
@@ -36,8 +32,21 @@ pub(super) fn parse(text: &str) -> Result<u64, NoSize> {
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
         "tb" => 1_000_000_000_000,
-        _ => return Err(NoSize::Words),
-    };
+        _ => return None,
+    })
+}
+
+/// Bytes of `16GiB`, `1.5 GiB`, `512M`, `24GB`; a unit is not left out, since nobody would guess
+/// the same one.
+pub(super) fn parse(text: &str) -> Result<u64, NoSize> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    if unit.trim().is_empty() && !number.is_empty() {
+        return Err(NoSize::Unit);
+    }
+    let unit = unit_bytes(unit).ok_or(NoSize::Words)?;
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
     let digits = |s: &str| s.len() <= 15 && s.bytes().all(|b| b.is_ascii_digit());
     if whole.is_empty() || !digits(whole) || !digits(part) || number.ends_with('.') {
