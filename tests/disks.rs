@@ -1,4 +1,5 @@
-//! What needs a disk of its own, and so Linux and root: a hub whose store fills a small one.
+//! What needs a disk of its own, and so Linux and root: a hub whose store fills a small one, and jobs
+//! whose output does.
 
 #![cfg(target_os = "linux")]
 #![expect(
@@ -14,7 +15,7 @@ use std::process::Command;
 #[allow(dead_code, reason = "the whole of it is used by the other tests")]
 mod harness;
 
-use harness::{Home, Ran, Running, eventually};
+use harness::{Fleet, Home, Ran, Running, eventually};
 
 /// A small disk; gone when dropped, however the test ends.
 struct Disk(PathBuf);
@@ -130,4 +131,59 @@ fn a_full_disk_is_said_and_when_there_is_room_nothing_acknowledged_is_lost() {
             .is_empty()
     );
     assert_eq!(home.run(&["dispatch", "--wait", "--", "true"]).code, 0);
+}
+
+/// Output of a job that fills the machine's disk while the hub is away leaves room for its result and
+/// for events, and is told to the byte.
+#[test]
+#[ignore = "needs root and Linux: .ci/run namespaces"]
+fn output_that_fills_the_disk_leaves_room_for_results_and_events() {
+    const LINES: u64 = 2_000_000;
+    let mut fleet = Fleet::hub_alone();
+    let home = Home::new();
+    let disk = Disk::new(&home.fleet(), "64m");
+    let agent = fleet.agent(home, "studio", &["--slots", "1"]);
+    let go = fleet.home.user().join("go");
+    let script = format!(
+        "while [ ! -e {0} ]; do sleep 0.05; done; seq -f %063.0f 1 {LINES}; exit 3",
+        go.display()
+    );
+    let id = fleet.dispatch(&["--shell", "--", &script]);
+    fleet.until(&id, "running");
+    let listen = fleet.url.strip_prefix("nats://").unwrap().to_owned();
+    fleet.hub.signal(rustix::process::Signal::TERM);
+    assert_eq!(fleet.hub.ended(), 0, "{}", fleet.hub.errors());
+    std::fs::write(&go, "").unwrap();
+    let spool = eventually("its result waits", || {
+        let spool = agent.home.json(&["agent", "status"])["spool"].clone();
+        (spool["results"] == 1).then_some(spool)
+    });
+    assert_eq!(spool["dropped_events"], 0, "{spool}");
+    assert!(spool["events"].as_u64().unwrap() > 0, "{spool}");
+    assert!(
+        spool["dropped_log_bytes"].as_u64().unwrap() > 60 << 20,
+        "{spool}"
+    );
+    let left = rustix::fs::statvfs(&disk.0).unwrap();
+    assert!(left.f_bavail * left.f_frsize > 2 << 20, "{spool}");
+    let words = ["--json", "hub", "run", "--listen", &listen, "--tether"];
+    fleet.hub = Running::start(fleet.home.command(&words));
+    fleet.hub.json_line();
+    assert_eq!(fleet.run(&["wait", "--timeout", "60s", &id]).code, 3);
+    let (shown, missing) = eventually("all that is left has come", || {
+        let (_, lines) = fleet.home.json_lines(&["logs", &id]);
+        let texts = lines.iter().filter_map(|l| l["text"].as_str());
+        let shown: u64 = texts.map(|text| text.len() as u64).sum();
+        let last = lines.iter().find(|l| l.get("chunks_to_come").is_some())?;
+        (last["chunks_to_come"] == 0).then(|| (shown, last["missing_bytes"].as_u64().unwrap()))
+    });
+    assert_eq!(shown + missing, LINES * 64);
+    eventually("everything is delivered", || {
+        let status = agent.home.json(&["agent", "status"]);
+        (status["spooled"] == 0).then_some(())
+    });
+    let status = agent.home.json(&["agent", "status"]);
+    assert_eq!(status["spool"]["dropped_log_bytes"], missing, "{status}");
+    assert_eq!(status["spool"]["dropped_events"], 0, "{status}");
+    assert_eq!(agent.process.stop(), 0);
 }

@@ -45,6 +45,7 @@ async fn measure() {
             env: Vec::new(),
         },
         base_env: None,
+        keep: None,
         limit: Duration::from_secs(10),
     };
     let begun = Instant::now();

@@ -17,9 +17,9 @@ const ATTEMPTS_MAX: usize = 64;
 /// A chunk whose turn it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InOrder {
-    /// The chunk.
+    /// The chunk; empty where it is gone itself.
     pub chunk: Chunk,
-    /// How many right before it are gone.
+    /// How many right before it are gone, and itself where it is.
     pub missing: u64,
     /// How many bytes of its stream right before it are gone: of missing chunks, and what the
     /// machine could not even write down, which has no number.
@@ -111,6 +111,12 @@ impl Assembler {
         self.attempts.get(&attempt).map_or(0, |held| held.last)
     }
 
+    /// Where the streams of this attempt stand, in bytes: standard output and standard error.
+    #[must_use]
+    pub fn ends(&self, attempt: AttemptId) -> [u64; 2] {
+        self.attempts.get(&attempt).map_or([0; 2], |held| held.ends)
+    }
+
     /// How many are gone in all, as far as is known.
     #[must_use]
     pub fn missing(&self) -> u64 {
@@ -137,11 +143,13 @@ impl Held {
 
     fn pop(&mut self) -> Option<InOrder> {
         let (seq, chunk) = self.waiting.pop_first()?;
-        let missing = seq - self.last - 1;
+        // An empty chunk stands in the place of one that is gone.
+        let missing = seq - self.last - u64::from(!chunk.bytes.is_empty());
         self.last = seq;
         let end = &mut self.ends[usize::from(chunk.head.stream == OutputStream::Stderr)];
         let missing_bytes = chunk.head.offset.saturating_sub(*end);
-        *end = chunk.head.offset.saturating_add(chunk.bytes.len() as u64);
+        let after = chunk.head.offset.saturating_add(chunk.bytes.len() as u64);
+        *end = after.max(*end);
         Some(InOrder {
             chunk,
             missing,
@@ -164,7 +172,7 @@ mod tests {
             job: JobId::from_random([1; 10]),
             machine: "studio".parse().unwrap(),
             head: ChunkHead { missing, ..head },
-            bytes: Vec::new().into(),
+            bytes: "x".into(),
         }
     }
 
@@ -232,6 +240,22 @@ mod tests {
             assert_eq!((next[0].missing, next[0].missing_bytes), (0, expected));
         }
         assert_eq!(a.missing(), 0);
+    }
+
+    #[test]
+    fn an_empty_chunk_says_that_it_is_gone_itself() {
+        let mut a = Assembler::default();
+        assert_eq!(order(&mut a, &[1]), [(1, 0)]);
+        let last = Chunk {
+            bytes: Vec::new().into(),
+            ..chunk(1, 9, 8)
+        };
+        let shown = a.take(last);
+        assert_eq!((shown.len(), shown[0].missing), (1, 8));
+        assert_eq!(
+            (a.missing(), a.last(AttemptId::from_random([1; 10]))),
+            (8, 9)
+        );
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub struct ChunkHead {
     pub offset: u64,
     /// When it was read, by the machine's clock.
     pub time: Time,
-    /// Chunks right before it that the machine no longer had.
+    /// Chunks right before it that the machine no longer had. A chunk without bytes is itself one of
+    /// them: none that is there comes after it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missing: u64,
 }

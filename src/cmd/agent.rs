@@ -216,7 +216,12 @@ fn spool_words(spool: &SpoolStatus, look: &Look) -> String {
         ));
     }
     if spool.chunks > 0 {
-        waits.push(format!("{} of output", counted(spool.chunks, "chunk")));
+        let oldest = spool.oldest_chunk.map_or_else(String::new, |time| {
+            format!(", the oldest of {}", look.time(time))
+        });
+        let bytes = words::bytes(spool.chunk_bytes);
+        let chunks = counted(spool.chunks, "chunk");
+        waits.push(format!("{chunks} of output ({bytes}{oldest})"));
     }
     if spool.results > 0 {
         waits.push(counted(spool.results, "result"));
@@ -234,6 +239,13 @@ fn spool_words(spool: &SpoolStatus, look: &Look) -> String {
     let mut text = String::new();
     if !waits.is_empty() {
         text.push_str(&format!("spool: {}\n", waits.join(", ")));
+    }
+    if spool.kept_bytes > 0 {
+        let (kept, keep) = (
+            words::bytes(spool.kept_bytes),
+            words::bytes(spool.keep_bytes),
+        );
+        text.push_str(&format!("output on disk: {kept} of {keep}\n"));
     }
     if !lost.is_empty() {
         text.push_str(&format!("lost since its start: {}\n", lost.join(", ")));
@@ -283,19 +295,26 @@ mod tests {
             now: Time::from_micros(200_000_000),
         };
         assert_eq!(spool_words(&SpoolStatus::default(), &look), "");
+        let minutes = |n: i64| Some(Time::from_micros(200_000_000 - n * 60_000_000));
         let spool = SpoolStatus {
             events: 12,
             bytes: 3072,
             oldest: Some(Time::from_micros(20_000_000)),
             chunks: 1,
+            chunk_bytes: 500,
+            oldest_chunk: minutes(2),
             results: 2,
+            kept_bytes: 1536,
+            keep_bytes: 1 << 30,
             dropped_events: 1,
             dropped_log_bytes: 2048,
             trouble: Some("no space\nleft".to_owned()),
         };
         assert_eq!(
             spool_words(&spool, &look),
-            "spool: 12 events (3.0 KiB, the oldest of 3 min ago), 1 chunk of output, 2 results\n\
+            "spool: 12 events (3.0 KiB, the oldest of 3 min ago), 1 chunk of output \
+             (500 B, the oldest of 2 min ago), 2 results\n\
+             output on disk: 1.5 KiB of 1.0 GiB\n\
              lost since its start: 1 event, 2.0 KiB of output\n\
              events are lost now: no space\\nleft\n"
         );

@@ -135,8 +135,8 @@ struct Incomplete {
     missing_chunks: u64,
     /// Chunks at its end that its machine has not sent yet.
     chunks_to_come: u64,
-    /// Bytes that were over the limit that is kept.
-    dropped_bytes: u64,
+    /// Bytes that are gone: dropped on the machine before they could be sent, or by the hub.
+    missing_bytes: u64,
 }
 
 /// Where chunks go, and what is known of those that came.
@@ -146,6 +146,8 @@ pub(crate) struct Sink {
     /// The attempt whose output was shown last.
     attempt: Option<AttemptId>,
     order: Assembler,
+    /// Bytes that were missing before what was shown.
+    missing_bytes: u64,
 }
 
 impl Sink {
@@ -156,6 +158,7 @@ impl Sink {
             output: JobOutput::here(raw),
             attempt: None,
             order: Assembler::default(),
+            missing_bytes: 0,
         }
     }
 
@@ -179,6 +182,7 @@ impl Sink {
             }
             self.attempt = Some(chunk.head.attempt);
         }
+        self.missing_bytes += next.missing_bytes;
         if let Some(what) = next.gap() {
             self.output.flush()?;
             cx.output.note(&format!("{what} missing here"));
@@ -187,6 +191,18 @@ impl Sink {
             return cx.show(&view(next));
         }
         Ok(self.output.write(chunk.head.stream, &chunk.bytes)?)
+    }
+
+    /// Bytes at the end of attempts that will never come: all that is there of them has.
+    fn lost_at_end(&self, job: &JobView) -> u64 {
+        let attempts = job.attempts.iter();
+        let whole = attempts.filter(|a| self.order.last(a.id) >= a.output.chunks);
+        let lost = whole.map(|attempt| {
+            let [stdout, stderr] = self.order.ends(attempt.id);
+            let output = &attempt.output;
+            output.stdout.bytes.saturating_sub(stdout) + output.stderr.bytes.saturating_sub(stderr)
+        });
+        lost.sum()
     }
 
     /// Whether everything that this job wrote in its last attempt has come.
@@ -211,24 +227,25 @@ impl Sink {
             cx.output
                 .note(&format!("{} still on {machine}", count(left, "chunk")));
         }
-        let dropped: u64 = job
-            .attempts
-            .iter()
-            .map(|a| a.output.stdout.dropped + a.output.stderr.dropped)
-            .sum();
-        if dropped > 0 {
+        let at_end = self.lost_at_end(job);
+        if at_end > 0 {
+            cx.output
+                .note(&format!("{} missing at the end", count(at_end, "byte")));
+        }
+        let missing_bytes = self.missing_bytes + at_end;
+        if missing_bytes > 0 {
+            let text = count(missing_bytes, "byte");
             cx.output.note(&format!(
-                "{} dropped: over the limit that is kept",
-                count(dropped, "byte")
+                "{text} dropped: over what is kept of output on a machine and at the hub"
             ));
         }
         let missing = self.order.missing();
-        if self.json && left + dropped + missing > 0 {
+        if self.json && left + missing_bytes + missing > 0 {
             let value = Incomplete {
                 job: job.id,
                 missing_chunks: missing,
                 chunks_to_come: left,
-                dropped_bytes: dropped,
+                missing_bytes,
             };
             let text = String::new();
             cx.show(&Said { value, text })?;

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fleet_agent::executor::OutputBound;
 use fleet_contract::machine::{HEARTBEAT_DEFAULT, HEARTBEAT_MAX, HEARTBEAT_MIN};
 use fleet_contract::spec::LOG_KEEP_DEFAULT_BYTES;
 
@@ -18,6 +19,14 @@ pub(crate) const GRACE_DEFAULT: Duration = Duration::from_secs(30);
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Least and most output that can be kept of a job, in bytes.
 const LOG_KEEP_BOUNDS: (u64, u64) = (64 * 1024, 1 << 40);
+
+/// Least and most output of all jobs that can be kept on a machine, in bytes.
+const SPOOL_KEEP_BOUNDS: (u64, u64) = (1 << 20, 1 << 40);
+/// Least and most time that it can be kept.
+const SPOOL_AGE_BOUNDS: (Duration, Duration) = (
+    Duration::from_secs(60),
+    Duration::from_secs(365 * 24 * 3600),
+);
 
 /// A file that sets values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +115,8 @@ enum Kind {
     Heartbeat,
     Grace,
     LogKeep,
+    SpoolKeep,
+    SpoolAge,
     Color,
 }
 
@@ -126,7 +137,7 @@ pub(crate) struct Key {
 }
 
 /// Every setting that is not a table.
-pub(crate) static KEYS: [Key; 10] = [
+pub(crate) static KEYS: [Key; 12] = [
     Key {
         name: "hub",
         variable: Some("FLEET_HUB"),
@@ -200,6 +211,22 @@ pub(crate) static KEYS: [Key; 10] = [
         kind: Kind::LogKeep,
     },
     Key {
+        name: "spool_keep",
+        variable: None,
+        project: false,
+        help: "How much output of all jobs lies on this machine until the hub has it, 1 MiB to 1 TiB.",
+        example: "\"1 GiB\"",
+        kind: Kind::SpoolKeep,
+    },
+    Key {
+        name: "spool_age",
+        variable: None,
+        project: false,
+        help: "How long it lies there, 1 minute to 365 days.",
+        example: "\"30days\"",
+        kind: Kind::SpoolAge,
+    },
+    Key {
         name: "color",
         variable: None,
         project: false,
@@ -223,6 +250,8 @@ impl Key {
             Kind::Heartbeat => Some(Value::Span(HEARTBEAT_DEFAULT)),
             Kind::Grace => Some(Value::Span(GRACE_DEFAULT)),
             Kind::LogKeep => Some(Value::Size(LOG_KEEP_DEFAULT_BYTES)),
+            Kind::SpoolKeep => Some(Value::Size(OutputBound::BYTES_DEFAULT)),
+            Kind::SpoolAge => Some(Value::Span(OutputBound::AGE_DEFAULT)),
             Kind::Color => Some(Value::Text("auto".to_owned())),
         }
     }
@@ -249,7 +278,11 @@ impl Key {
             Kind::Path => Ok(Value::Path(PathBuf::from(text))),
             Kind::Heartbeat => within(text, HEARTBEAT_MIN, HEARTBEAT_MAX),
             Kind::Grace => within(text, Duration::ZERO, GRACE_MAX),
-            Kind::LogKeep => words::parse_bytes(text).and_then(log_keep),
+            Kind::LogKeep => words::parse_bytes(text).and_then(|size| sized(size, LOG_KEEP_BOUNDS)),
+            Kind::SpoolKeep => {
+                words::parse_bytes(text).and_then(|size| sized(size, SPOOL_KEEP_BOUNDS))
+            }
+            Kind::SpoolAge => within(text, SPOOL_AGE_BOUNDS.0, SPOOL_AGE_BOUNDS.1),
             Kind::Color => ColorChoice::from_word(text)
                 .map(|c| Value::Text(c.as_str().to_owned()))
                 .ok_or_else(|| format!("{text:?} is not one of auto, always, never")),
@@ -262,10 +295,16 @@ impl Key {
             Kind::Slots => parse::slots(&number.to_string())
                 .map(|n| Value::Number(u64::from(n)))
                 .map_err(|why| why.replace('"', "")),
-            Kind::LogKeep => u64::try_from(number)
-                .map_err(|_| format!("{number} is less than nothing"))
-                .and_then(log_keep),
-            Kind::Heartbeat | Kind::Grace => {
+            Kind::LogKeep | Kind::SpoolKeep => {
+                let bounds = match self.kind {
+                    Kind::LogKeep => LOG_KEEP_BOUNDS,
+                    _ => SPOOL_KEEP_BOUNDS,
+                };
+                u64::try_from(number)
+                    .map_err(|_| format!("{number} is less than nothing"))
+                    .and_then(|size| sized(size, bounds))
+            }
+            Kind::Heartbeat | Kind::Grace | Kind::SpoolAge => {
                 Err(format!("{number} has no unit: write it like \"{number}s\""))
             }
             _ => Err(format!(
@@ -287,8 +326,7 @@ fn within(text: &str, least: Duration, most: Duration) -> Result<Value, String> 
     Ok(Value::Span(span))
 }
 
-fn log_keep(size: u64) -> Result<Value, String> {
-    let (least, most) = LOG_KEEP_BOUNDS;
+fn sized(size: u64, (least, most): (u64, u64)) -> Result<Value, String> {
     if size < least || size > most {
         return Err(format!(
             "{} is out of bounds: use {} to {}",
@@ -319,8 +357,12 @@ pub(crate) fn hub_url(text: &str) -> Result<String, String> {
         }
         _ => (rest, 4222),
     };
-    let good = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
-    if host.is_empty() || !host.chars().all(good) {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let fits = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(good),
+    };
+    if !fits {
         return Err(wrong());
     }
     Ok(format!("{scheme}://{host}:{port}"))
@@ -413,6 +455,8 @@ mod tests {
             "x:port",
             "nats://user:pw@h:1",
             "x:99999",
+            "[::0]222",
+            "::1",
         ] {
             assert!(hub_url(bad).is_err(), "{bad}");
         }

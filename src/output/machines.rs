@@ -1,5 +1,6 @@
 //! Machines as a table.
 
+use fleet_contract::machine::Cause;
 use fleet_contract::time::Time;
 use fleet_contract::view::MachineView;
 use serde::Serialize;
@@ -67,6 +68,10 @@ impl Answer for MachineList {
         table.drop_empty(&["SKILLS", "MODELS"]);
         let mut text = table.render(look.width, look.color);
         for MachineRow { machine, .. } in &self.0 {
+            if let Some(line) = spool(machine, look) {
+                text.push_str(&Paint::Warn.on(&line, look.color));
+                text.push('\n');
+            }
             for degraded in &machine.degraded {
                 let line = format!(
                     "{}: {}: {}, since {}",
@@ -82,6 +87,22 @@ impl Answer for MachineList {
         }
         text
     }
+}
+
+/// What waits there for the hub, where it does; what came and goes with every beat is not told.
+fn spool(m: &MachineView, look: &Look) -> Option<String> {
+    let waits = m.degraded.iter().any(|d| d.cause == Cause::SpoolWaiting);
+    let oldest = m.spooled_since.map_or_else(String::new, |time| {
+        format!(", the oldest of {}", look.time(time))
+    });
+    (waits && m.spooled > 0).then(|| {
+        format!(
+            "{}: {} waiting there for the hub, {}{oldest}",
+            m.machine,
+            words::count(m.spooled, "record"),
+            words::bytes(m.spooled_bytes),
+        )
+    })
 }
 
 fn since(look: &Look, time: Time) -> String {
@@ -149,7 +170,7 @@ fn text(value: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fleet_contract::machine::{Cause, Degraded, MachineState};
+    use fleet_contract::machine::{Degraded, MachineState};
 
     fn machine() -> MachineView {
         MachineView {
@@ -174,6 +195,10 @@ mod tests {
             skills: Default::default(),
             models: Vec::new(),
             rtt_ms: Some(0.4),
+            spooled: 0,
+            spooled_bytes: 0,
+            spooled_since: None,
+            dropped_log_bytes: 0,
             degraded: vec![Degraded {
                 cause: Cause::ClockOffset,
                 value: "+1.4 s".to_owned(),
@@ -189,6 +214,20 @@ mod tests {
             ages: true,
             now: Time::from_micros(60_000_000),
         }
+    }
+
+    #[test]
+    fn what_waits_there_is_told_once_it_waits_for_long() {
+        let mut waits = machine();
+        waits.spooled = 1200;
+        waits.spooled_bytes = 3 << 20;
+        waits.spooled_since = Some(Time::from_micros(0));
+        assert_eq!(spool(&waits, &look(80)), None);
+        waits.degraded[0].cause = Cause::SpoolWaiting;
+        assert_eq!(
+            spool(&waits, &look(80)).unwrap(),
+            "studio: 1200 records waiting there for the hub, 3.0 MiB, the oldest of 1 min ago"
+        );
     }
 
     #[test]

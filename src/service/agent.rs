@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fleet_agent::agent::{AgentError, AgentOptions, Stop};
-use fleet_agent::executor::ExecutorCommand;
+use fleet_agent::executor::{ExecutorCommand, OutputBound};
 use fleet_contract::ids::MachineId;
 use fleet_contract::machine::Service;
 use fleet_nats::bus::Bus;
@@ -79,6 +79,10 @@ pub(crate) fn options(
         env: settings.entries(Table::Env),
         heartbeat: settings.span("heartbeat"),
         grace: settings.span("grace"),
+        keep: OutputBound {
+            bytes: settings.size("spool_keep"),
+            age_ms: u64::try_from(settings.span("spool_age").as_millis()).unwrap_or(u64::MAX),
+        },
         executor: ExecutorCommand {
             program: program.clone(),
             args: vec!["executor".into(), "--home".into(), home],

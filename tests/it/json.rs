@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 /// Keys whose numbers differ from run to run.
-const NUMBERS: [&str; 27] = [
+const NUMBERS: [&str; 30] = [
     "age_ms",
     "cores",
     "disk_free",
@@ -34,6 +34,9 @@ const NUMBERS: [&str; 27] = [
     "events",
     "results",
     "spooled",
+    "spooled_bytes",
+    "chunk_bytes",
+    "kept_bytes",
 ];
 /// Keys whose texts differ from machine to machine or from run to run.
 const TEXTS: [&str; 16] = [
@@ -85,7 +88,11 @@ fn field(key: &str, value: &Value) -> Value {
         // Not measured yet, or measured.
         Value::Null | Value::Number(_) if key == "rtt_ms" => "<number or null>".into(),
         // Something waits for the hub at this moment, or nothing.
-        Value::Null | Value::String(_) if key == "oldest" => "<time or null>".into(),
+        Value::Null | Value::String(_)
+            if ["oldest", "oldest_chunk", "spooled_since"].contains(&key) =>
+        {
+            "<time or null>".into()
+        }
         Value::Bool(_) if key == "lease" => "<bool>".into(),
         Value::Number(_) if NUMBERS.contains(&key) => "<number>".into(),
         Value::String(text) if IDS.contains(&key) && text.len() == 16 => "<id>".into(),

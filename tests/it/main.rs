@@ -26,6 +26,7 @@ mod promises;
 mod recorder;
 mod services;
 mod spool;
+mod spool_bounds;
 mod spool_dispatch;
 mod superseded;
 mod telling;

@@ -11,6 +11,7 @@ use fleet_contract::lease::{BootTime, CLAIM_WITHIN, FENCE_AFTER};
 use fleet_contract::machine::Service;
 use fleet_contract::outcome::{Outcome, OutputCount};
 use fleet_contract::quota::Quota;
+use fleet_contract::time::Time;
 use fleet_nats::bus::Bus;
 use fleet_nats::clock;
 use fleet_nats::connect::{Link, LinkState};
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 use super::Stop;
 use super::events::EventSink;
 use super::routes::{Announced, Routes, Told};
-use crate::executor::{ClientError, ExecutorClient, KillCause};
+use crate::executor::{self, ClientError, ExecutorClient, KillCause};
 
 /// With less than this free under `FLEET_HOME`, in bytes, no work is taken.
 const ROOM: u64 = 1024 * 1024;
@@ -117,8 +118,8 @@ pub(super) struct Context {
     pub output: Outgoing,
     /// Results on their way to the hub.
     pub results: Tally,
-    /// Bytes of output that were dropped since the start.
-    pub dropped: AtomicU64,
+    /// Output on this machine's disk.
+    pub kept: Kept,
     /// Asks for a beat before its time.
     pub beat_soon: tokio::sync::Notify,
     pub pulse: std::sync::Arc<super::presence::Pulse>,
@@ -211,7 +212,33 @@ impl Context {
 
     /// Chunks of output that the hub has not confirmed yet.
     pub(super) fn chunks_waiting(&self) -> u64 {
-        self.output.waiting()
+        self.output.waiting().chunks
+    }
+}
+
+/// What executors said of the output that they keep.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    bytes: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Kept {
+    /// What an executor says now, and said before.
+    pub(super) fn say(&self, now: executor::Kept, before: executor::Kept) {
+        self.bytes.store(now.bytes, Ordering::Relaxed);
+        let more = now.dropped.saturating_sub(before.dropped);
+        self.dropped.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Bytes on disk, also of what the hub has already.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were lost before the hub had them.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -244,25 +271,55 @@ impl Tally {
 /// How far the output of attempts is.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    pumps: Mutex<HashMap<AttemptId, (watch::Receiver<Announced>, u64)>>,
+    pumps: Mutex<HashMap<AttemptId, OnItsWay>>,
     done: AtomicU64,
 }
 
+/// How far that of one attempt is.
+#[derive(Debug)]
+struct OnItsWay {
+    of: watch::Receiver<Announced>,
+    at: Reached,
+}
+
+/// What the hub has of an attempt's output, or never will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Reached {
+    /// Chunks.
+    pub chunks: u64,
+    /// Bytes of both streams.
+    pub bytes: u64,
+    /// When the next chunk was written, where it was looked at.
+    pub next: Option<Time>,
+}
+
+/// Output that waits for the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Waits {
+    /// Chunks.
+    pub chunks: u64,
+    /// Their bytes; those that are no longer on disk, too, until that is noticed.
+    pub bytes: u64,
+    /// When the oldest was written.
+    pub oldest: Option<Time>,
+}
+
 impl Outgoing {
-    fn pumps(&self) -> MutexGuard<'_, HashMap<AttemptId, (watch::Receiver<Announced>, u64)>> {
+    fn pumps(&self) -> MutexGuard<'_, HashMap<AttemptId, OnItsWay>> {
         self.pumps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Output of an attempt is carried to the hub from now on; it has this many chunks already.
-    pub(super) fn begin(&self, attempt: AttemptId, of: watch::Receiver<Announced>, done: u64) {
-        self.pumps().insert(attempt, (of, done));
+    /// Output of an attempt is carried to the hub from now on.
+    pub(super) fn begin(&self, attempt: AttemptId, of: watch::Receiver<Announced>, at: Reached) {
+        self.pumps().insert(attempt, OnItsWay { of, at });
     }
 
-    /// The hub has this many chunks of it.
-    pub(super) fn reach(&self, attempt: AttemptId, chunks: u64) {
-        if let Some((_, done)) = self.pumps().get_mut(&attempt) {
-            let before = std::mem::replace(done, chunks.max(*done));
-            self.done.fetch_add(*done - before, Ordering::Relaxed);
+    /// The hub has so much of it.
+    pub(super) fn reach(&self, attempt: AttemptId, at: Reached) {
+        if let Some(pump) = self.pumps().get_mut(&attempt) {
+            let more = at.chunks.saturating_sub(pump.at.chunks);
+            pump.at = at;
+            self.done.fetch_add(more, Ordering::Relaxed);
         }
     }
 
@@ -276,12 +333,21 @@ impl Outgoing {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Chunks that wait.
-    pub(super) fn waiting(&self) -> u64 {
-        let pumps = self.pumps();
-        let waits = |(of, done): &(watch::Receiver<Announced>, u64)| {
-            of.borrow().chunks.saturating_sub(*done)
-        };
-        pumps.values().map(waits).sum()
+    /// What waits.
+    pub(super) fn waiting(&self) -> Waits {
+        let mut all = Waits::default();
+        for OnItsWay { of, at } in self.pumps().values() {
+            let made = *of.borrow();
+            let chunks = made.chunks.saturating_sub(at.chunks);
+            if chunks > 0 {
+                all.chunks += chunks;
+                all.bytes += made.bytes.saturating_sub(at.bytes);
+                all.oldest = match (all.oldest, at.next) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+            }
+        }
+        all
     }
 }

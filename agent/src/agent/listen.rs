@@ -1,7 +1,6 @@
 //! Listens: to the executor, to the operator's commands, to the link.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fleet_contract::attempt::{Gone, Input};
@@ -18,7 +17,9 @@ use tokio::sync::mpsc;
 
 use super::context::{Context, gone_unknown};
 use super::routes::{Announced, Told};
-use crate::executor::{AttemptReport, ClientError, ConnectOptions, ExecutorClient, ExecutorEvent};
+use crate::executor::{
+    AttemptReport, ClientError, ConnectOptions, ExecutorClient, ExecutorEvent, Kept,
+};
 
 /// First and longest pause before an executor that is gone is started again.
 const RESTART: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -50,6 +51,7 @@ pub(super) fn gone_of(report: &AttemptReport) -> Option<Gone> {
 pub(super) fn announced_of(report: &AttemptReport) -> Announced {
     Announced {
         chunks: report.output.chunks,
+        bytes: report.output.stdout.bytes + report.output.stderr.bytes,
         ended: report.outcome.is_some(),
     }
 }
@@ -61,11 +63,16 @@ pub(super) async fn executor(
     mut events: mpsc::Receiver<ExecutorEvent>,
 ) {
     loop {
+        // Another executor counts from nothing.
+        let mut kept = Kept::default();
         while let Some(event) = events.recv().await {
-            if event == ExecutorEvent::Lost {
-                break;
+            match event {
+                ExecutorEvent::Lost => break,
+                ExecutorEvent::Kept(now) => {
+                    context.kept.say(now, std::mem::replace(&mut kept, now));
+                }
+                event => executor_event(&context, event).await,
             }
-            executor_event(&context, event).await;
         }
         context.executor.send_replace(None);
         let (client, again) = restart(&options).await;
@@ -133,11 +140,16 @@ async fn executor_event(context: &Context, event: ExecutorEvent) {
                 .tell(attempt, Told::from(Input::Started(at)))
                 .await;
         }
-        ExecutorEvent::Output { attempt, chunks } => {
+        ExecutorEvent::Output {
+            attempt,
+            chunks,
+            bytes,
+        } => {
             context.routes.announce(
                 attempt,
                 Announced {
                     chunks,
+                    bytes,
                     ended: false,
                 },
             );
@@ -153,14 +165,11 @@ async fn executor_event(context: &Context, event: ExecutorEvent) {
             if !survivors.is_empty() {
                 tracing::warn!(%attempt, ?survivors, "processes of the attempt could not be ended");
             }
-            context.dropped.fetch_add(
-                output.stdout.dropped + output.stderr.dropped,
-                Ordering::Relaxed,
-            );
             context.routes.announce(
                 attempt,
                 Announced {
                     chunks: output.chunks,
+                    bytes: output.stdout.bytes + output.stderr.bytes,
                     ended: true,
                 },
             );
@@ -176,7 +185,7 @@ async fn executor_event(context: &Context, event: ExecutorEvent) {
                 .tell(attempt, Told::from(Input::Gone(gone)))
                 .await;
         }
-        ExecutorEvent::Lost => {}
+        ExecutorEvent::Kept(_) | ExecutorEvent::Lost => {}
     }
 }
 

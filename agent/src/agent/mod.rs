@@ -29,7 +29,7 @@ use fleet_nats::connect::ConnectError;
 use fleet_nats::home::Home;
 use fleet_nats::hub::Credentials;
 
-use crate::executor::{ClientError, ExecutorCommand};
+use crate::executor::{ClientError, ExecutorCommand, OutputBound};
 
 pub use status::{AgentStatus, SpoolStatus, StatusError, read_status};
 pub use supervisor::run;
@@ -58,6 +58,8 @@ pub struct AgentOptions {
     pub heartbeat: Duration,
     /// How long a stopping agent lets its jobs run on before it ends them.
     pub grace: Duration,
+    /// How much output of all jobs may lie on this machine.
+    pub keep: OutputBound,
     /// How the executor is started.
     pub executor: ExecutorCommand,
     /// How the login shell's environment is asked for (see [`crate::world`]).

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +17,7 @@ use fleet_nats::flow::NewEvent;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::context::Context;
+use super::context::{Context, Waits};
 use super::events::SpoolState;
 use super::status::{self, AgentStatus, SpoolStatus};
 use super::{AgentOptions, specs};
@@ -42,6 +41,8 @@ pub(super) struct Pulse {
     slots: u32,
     labels: BTreeMap<String, String>,
     interval: Duration,
+    /// Bytes of output that may be kept.
+    keep: u64,
     started_at: Time,
     binary: Option<(PathBuf, SystemTime)>,
     state: Mutex<State>,
@@ -71,6 +72,7 @@ impl Pulse {
             slots: options.slots,
             labels: options.labels.clone(),
             interval: options.heartbeat,
+            keep: options.keep.bytes,
             started_at: clock::now(),
             binary,
             state: Mutex::default(),
@@ -93,8 +95,11 @@ impl Pulse {
             .unwrap_or(u32::MAX)
             .min(self.slots);
         let spool = context.events.state();
+        let output = context.output.waiting();
         load.spooled = waiting(context, &spool);
-        load.dropped_log_bytes = context.dropped.load(Ordering::Relaxed);
+        load.spooled_bytes = spool.waiting.bytes + output.bytes;
+        load.spooled_since = oldest(&spool, &output);
+        load.dropped_log_bytes = context.kept.dropped();
         let degraded = {
             let mut state = self.state();
             let (median, p99) = percentiles(&state.round_trips);
@@ -151,7 +156,10 @@ impl Pulse {
             clock_offset_ms: state.clock_offset_ms,
             disk_free: load.disk_free,
             disk_total: load.disk_total,
-            spool_bound: SPOOL_BOUND,
+            // What is kept is on the disk already.
+            spool_bound: SPOOL_BOUND
+                .min(self.keep)
+                .saturating_sub(context.kept.bytes()),
             spool_waiting,
             rtt_p99,
             mem_free: load.mem_free,
@@ -214,6 +222,14 @@ impl Backlog {
 /// Everything that waits for the hub.
 fn waiting(context: &Context, spool: &SpoolState) -> u64 {
     spool.waiting.events + context.chunks_waiting() + context.results.waiting()
+}
+
+/// Since when the oldest of it waits.
+fn oldest(spool: &SpoolState, output: &Waits) -> Option<Time> {
+    match (spool.waiting.oldest, output.oldest) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
 }
 
 /// Causes with the time since when each has held.
@@ -421,6 +437,7 @@ fn write_status(context: &Context, pulse: &Pulse) {
     let link = context.link.status().borrow().clone();
     context.events.nudge();
     let spool = context.events.state();
+    let output = context.output.waiting();
     status::write(
         &context.home,
         &AgentStatus {
@@ -441,10 +458,14 @@ fn write_status(context: &Context, pulse: &Pulse) {
                 events: spool.waiting.events,
                 bytes: spool.waiting.bytes,
                 oldest: spool.waiting.oldest,
-                chunks: context.chunks_waiting(),
+                chunks: output.chunks,
+                chunk_bytes: output.bytes,
+                oldest_chunk: output.oldest,
                 results: context.results.waiting(),
+                kept_bytes: context.kept.bytes(),
+                keep_bytes: pulse.keep,
                 dropped_events: spool.dropped,
-                dropped_log_bytes: context.dropped.load(Ordering::Relaxed),
+                dropped_log_bytes: context.kept.dropped(),
                 trouble: spool.trouble.map(|trouble| trouble.reason),
             },
             executor_pid: context

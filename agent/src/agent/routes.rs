@@ -32,6 +32,8 @@ impl From<Input> for Told {
 pub(super) struct Announced {
     /// Chunks on disk.
     pub chunks: u64,
+    /// Bytes that were written, of both streams.
+    pub bytes: u64,
     /// Whether there will be no more.
     pub ended: bool,
 }
@@ -97,6 +99,7 @@ impl Routes {
             route.output.send_if_modified(|now| {
                 let next = Announced {
                     chunks: now.chunks.max(announced.chunks),
+                    bytes: now.bytes.max(announced.bytes),
                     ended: now.ended || announced.ended,
                 };
                 std::mem::replace(now, next) != next

@@ -18,11 +18,23 @@ pub struct SpoolStatus {
     pub oldest: Option<Time>,
     /// Chunks of output.
     pub chunks: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub chunk_bytes: u64,
+    /// When the oldest of them was written.
+    #[serde(default)]
+    pub oldest_chunk: Option<Time>,
     /// Results of attempts.
     pub results: u64,
+    /// Bytes of output on this machine's disk, of what the hub has already, too.
+    #[serde(default)]
+    pub kept_bytes: u64,
+    /// How many may be there: then the oldest go.
+    #[serde(default)]
+    pub keep_bytes: u64,
     /// Events that were lost since the agent started.
     pub dropped_events: u64,
-    /// Bytes of output that were dropped since the agent started.
+    /// Bytes of output that were lost before the hub had them.
     pub dropped_log_bytes: u64,
     /// Why events are lost now.
     pub trouble: Option<String>,

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use fleet_contract::attempt::{Attempt, Found};
@@ -21,7 +20,7 @@ use serde_json::json;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::context::{Context, Held, Outgoing, Tally};
+use super::context::{Context, Held, Kept, Outgoing, Tally};
 use super::driver::Driver;
 use super::epoch::{self, Seen};
 use super::events::EventSink;
@@ -56,6 +55,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
         home: options.home.root().to_owned(),
         command: options.executor.clone(),
         base_env: None,
+        keep: Some(options.keep),
         limit: EXECUTOR_WITHIN,
     };
     let (world, connected) = tokio::join!(
@@ -97,7 +97,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
         stop: watch::Sender::new(Stop::No),
         output: Outgoing::default(),
         results: Tally::default(),
-        dropped: AtomicU64::new(0),
+        kept: Kept::default(),
         beat_soon: Notify::new(),
         pulse,
         malformed: std::sync::Mutex::default(),

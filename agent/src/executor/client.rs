@@ -23,6 +23,7 @@ use super::protocol::{
     KillCause, PROTOCOL_VERSION, Reply, Request, StartRequest, ToExecutor,
 };
 use super::record::make_private_dir;
+use super::room::OutputBound;
 use super::server::{BUSY, READY};
 use super::{agent_dir, socket};
 
@@ -63,6 +64,8 @@ pub struct ConnectOptions {
     /// The base of every job's environment (see [`crate::world`]); none leaves what the
     /// executor has, at first its own.
     pub base_env: Option<Environment>,
+    /// How much output of all jobs it may keep; none leaves what it has.
+    pub keep: Option<OutputBound>,
     /// How long all of it may take.
     pub limit: Duration,
 }
@@ -135,6 +138,7 @@ pub struct ExecutorClient {
 struct Shared {
     next_id: AtomicU64,
     pid: u32,
+    takes_delivered: bool,
     waiting: Mutex<Waiting>,
 }
 
@@ -319,6 +323,18 @@ impl ExecutorClient {
         }
     }
 
+    /// The hub has the chunks of an attempt up to this one: they go first where there is too much
+    /// output. An executor that has no use for that is not told.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delivered(&self, attempt: AttemptId, chunks: u64) -> Result<(), ClientError> {
+        if !self.shared.takes_delivered {
+            return Ok(());
+        }
+        done(self.call(Request::Delivered { attempt, chunks }).await?)
+    }
+
     /// Replaces the base of every later job's environment.
     ///
     /// # Errors
@@ -398,14 +414,15 @@ async fn connect(options: &ConnectOptions) -> Result<Option<Connected>, ClientEr
         return Ok(None);
     };
     let greeted = tokio::time::timeout(GREETING_LIMIT, greet(stream, options)).await;
-    let (reader, writer, buffer, pid) = match greeted {
+    let (reader, writer, buffer, welcome) = match greeted {
         Ok(Ok(Some(greeted))) => greeted,
         Ok(Ok(None)) => return Ok(None),
         Ok(Err(error)) => return Err(error),
         Err(_) => return Err(ClientError::NoAnswer),
     };
     let shared = Arc::new(Shared {
-        pid,
+        pid: welcome.0,
+        takes_delivered: welcome.1,
         ..Shared::default()
     });
     let (requests, queue) = mpsc::channel(REQUESTS_AHEAD);
@@ -415,7 +432,8 @@ async fn connect(options: &ConnectOptions) -> Result<Option<Connected>, ClientEr
     Ok(Some((ExecutorClient { requests, shared }, receiver)))
 }
 
-type Greeted = (OwnedReadHalf, OwnedWriteHalf, BytesMut, u32);
+/// The connection, the executor's process and whether it takes [`Request::Delivered`].
+type Greeted = (OwnedReadHalf, OwnedWriteHalf, BytesMut, (u32, bool));
 
 async fn greet(
     stream: UnixStream,
@@ -425,6 +443,7 @@ async fn greet(
     let hello = ToExecutor::Hello {
         version: PROTOCOL_VERSION,
         base_env: options.base_env.clone(),
+        keep: options.keep,
     };
     let mut out = Vec::new();
     protocol::encode(&hello, &mut out)?;
@@ -434,8 +453,12 @@ async fn greet(
     let mut buffer = BytesMut::new();
     loop {
         match protocol::decode(&mut buffer)? {
-            Some(FromExecutor::Welcome { pid, .. }) => {
-                return Ok(Some((reader, writer, buffer, pid)));
+            Some(FromExecutor::Welcome {
+                pid,
+                takes_delivered,
+                ..
+            }) => {
+                return Ok(Some((reader, writer, buffer, (pid, takes_delivered))));
             }
             Some(FromExecutor::Refused { reason }) => return Err(ClientError::Refused(reason)),
             Some(_) => return Err(ClientError::Refused("it did not greet".to_owned())),
@@ -513,15 +536,25 @@ async fn write_requests(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Ve
 #[derive(Default)]
 struct EventQueue {
     items: VecDeque<ExecutorEvent>,
-    /// Which attempts have an output event in the queue, and its newest count.
-    output: BTreeMap<AttemptId, u64>,
+    /// Which attempts have an output event in the queue, and its newest counts.
+    output: BTreeMap<AttemptId, (u64, u64)>,
 }
 
 impl EventQueue {
     fn push(&mut self, event: ExecutorEvent) {
-        if let ExecutorEvent::Output { attempt, chunks } = event
-            && self.output.insert(attempt, chunks).is_some()
+        if let ExecutorEvent::Output {
+            attempt,
+            chunks,
+            bytes,
+        } = event
+            && self.output.insert(attempt, (chunks, bytes)).is_some()
         {
+            return;
+        }
+        if let (ExecutorEvent::Kept(now), Some(ExecutorEvent::Kept(last))) =
+            (&event, self.items.back_mut())
+        {
+            *last = *now;
             return;
         }
         self.items.push_back(event);
@@ -530,10 +563,19 @@ impl EventQueue {
     fn pop(&mut self) -> Option<ExecutorEvent> {
         let event = self.items.pop_front()?;
         Some(match event {
-            ExecutorEvent::Output { attempt, chunks } => ExecutorEvent::Output {
+            ExecutorEvent::Output {
                 attempt,
-                chunks: self.output.remove(&attempt).unwrap_or(chunks),
-            },
+                chunks,
+                bytes,
+            } => {
+                let newest = self.output.remove(&attempt);
+                let (chunks, bytes) = newest.unwrap_or((chunks, bytes));
+                ExecutorEvent::Output {
+                    attempt,
+                    chunks,
+                    bytes,
+                }
+            }
             other => other,
         })
     }

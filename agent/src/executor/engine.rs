@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fleet_contract::ids::AttemptId;
 use fleet_contract::outcome::{Outcome, OutputCount};
@@ -29,6 +29,7 @@ use super::protocol::{
 use super::pump::{self, PumpHandle, PumpOptions};
 use super::record::{Begin, End, Loaded, Started, Store};
 use super::recover::{self, Claim};
+use super::room::{OutputBound, Room};
 use super::spawn::{self, Reject, Spawned};
 use super::wall_now;
 
@@ -125,6 +126,7 @@ pub(crate) struct Engine {
     options: EngineOptions,
     store: Store,
     outbox: Arc<Outbox>,
+    room: Arc<Room>,
     inputs: mpsc::UnboundedSender<Input>,
     attempts: HashMap<AttemptId, Attempt>,
     /// Those not ended.
@@ -152,10 +154,16 @@ impl Engine {
             options.ended.clone(),
         )?;
         let (own_group, session) = platform::own_group_and_session();
+        // What a program runs within itself is bound job by job.
+        let bound = match options.within_program {
+            true => OutputBound::NONE,
+            false => OutputBound::default(),
+        };
         let mut engine = Self {
             options,
             store,
             outbox,
+            room: Arc::new(Room::new(bound)),
             inputs,
             attempts: HashMap::new(),
             live: BTreeSet::new(),
@@ -176,6 +184,15 @@ impl Engine {
     }
 
     fn load(&mut self, all: Vec<Loaded>) {
+        let logs = all.iter().map(|loaded| {
+            let dir = (self.store).attempt_dir(loaded.begin.job, loaded.begin.attempt);
+            (
+                loaded.begin.attempt,
+                dir,
+                loaded.end.as_ref().map(|end| end.output),
+            )
+        });
+        self.room.load(logs);
         let mut claims = Vec::new();
         for loaded in all {
             let attempt = loaded.begin.attempt;
@@ -224,6 +241,21 @@ impl Engine {
     /// Replaces the base of every later job's environment.
     pub(crate) fn set_base_env(&mut self, env: Environment) {
         self.options.base_env = env;
+    }
+
+    /// How much output may be kept from now on.
+    pub(crate) fn set_bound(&self, bound: OutputBound) {
+        self.room.set_bound(bound, SystemTime::now());
+    }
+
+    /// How much output is kept.
+    pub(crate) fn kept(&self) -> super::room::Kept {
+        self.room.kept()
+    }
+
+    /// The hub has the chunks of an attempt up to this one.
+    pub(crate) fn delivered(&self, id: AttemptId, chunks: u64) {
+        self.room.delivered(id, chunks);
     }
 
     /// Starts an attempt, once.
@@ -342,7 +374,12 @@ impl Engine {
         let pump = pump::start(
             PumpOptions {
                 attempt: id,
-                log: LogWriter::new(dir, attempt.begin.spec.log_keep_bytes),
+                log: LogWriter::new(
+                    id,
+                    dir,
+                    attempt.begin.spec.log_keep_bytes,
+                    Arc::clone(&self.room),
+                ),
                 outbox: Arc::clone(&self.outbox),
                 live,
             },
@@ -435,6 +472,8 @@ impl Engine {
             return Some(Err(error));
         }
         self.attempts.remove(&id);
+        self.room.forget(id);
+        self.outbox.kept(self.room.kept(), true);
         self.forgotten.push_back(record);
         if self.forgotten.len() > REMEMBER {
             self.forgotten.pop_front();
@@ -456,7 +495,10 @@ impl Engine {
 
     /// When [`Self::tick`] is wanted next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.running().filter_map(|(_, r)| r.deadline()).min()
+        let running = self.running().filter_map(|(_, r)| r.deadline());
+        let expiry = self.room.expires_in(SystemTime::now());
+        let expiry = expiry.and_then(|left| Instant::now().checked_add(left));
+        running.chain(expiry).min()
     }
 
     /// When [`Self::fence`] is wanted next.
@@ -542,6 +584,7 @@ impl Engine {
         if !survivors.is_empty() {
             tracing::warn!(attempt = %id, ?survivors, "processes of the attempt could not be ended");
         }
+        self.outbox.kept(self.room.kept(), true);
         self.outbox.event(ExecutorEvent::Ended {
             attempt: id,
             outcome,

@@ -8,12 +8,15 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use fleet_contract::ids::AttemptId;
 use fleet_contract::outcome::{CHUNK_MAX_BYTES, OutputCount, OutputStream};
 use fleet_contract::time::Time;
 
 use super::record::make_private_dir;
+use super::room::Room;
 
 /// Largest segment in bytes.
 const SEGMENT_MAX: u64 = 4 * 1024 * 1024;
@@ -59,12 +62,12 @@ pub struct LogRead {
     pub chunks: Vec<Chunk>,
 }
 
-fn segment_path(dir: &Path, first: u64) -> PathBuf {
+pub(crate) fn segment_path(dir: &Path, first: u64) -> PathBuf {
     dir.join(format!("log-{first:016}"))
 }
 
 /// The first sequence numbers of the segments in a folder, ascending.
-fn segments(dir: &Path) -> io::Result<Vec<u64>> {
+pub(crate) fn segments(dir: &Path) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
@@ -78,43 +81,48 @@ fn segments(dir: &Path) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
-struct Segment {
-    first: u64,
-    stdout: u64,
-    stderr: u64,
-}
-
 /// Writes the chunks of one attempt.
 pub(crate) struct LogWriter {
+    attempt: AttemptId,
     dir: PathBuf,
     keep: u64,
     segment_limit: u64,
-    file: Option<File>,
+    room: Arc<Room>,
+    /// The open segment, and its first chunk.
+    file: Option<(u64, File)>,
     /// Bytes of payload in the open segment.
     filled: u64,
-    /// Closed and open segments, oldest first, with what each holds of the streams.
-    kept: std::collections::VecDeque<Segment>,
-    kept_bytes: u64,
+    /// What was counted as it came; what is no longer kept, the room knows.
     count: OutputCount,
 }
 
 impl LogWriter {
-    /// A log in this folder; nothing is made before the first chunk.
-    pub(crate) fn new(dir: PathBuf, keep: u64) -> Self {
+    /// A log in this folder; nothing is made before the first chunk. It keeps `keep` bytes, and no
+    /// more than there is room for.
+    pub(crate) fn new(attempt: AttemptId, dir: PathBuf, keep: u64, room: Arc<Room>) -> Self {
         Self {
+            attempt,
             dir,
             keep,
-            segment_limit: (keep / 8).clamp(SEGMENT_MIN, SEGMENT_MAX),
+            segment_limit: (keep.min(room.bound()) / 8).clamp(SEGMENT_MIN, SEGMENT_MAX),
+            room,
             file: None,
             filled: 0,
-            kept: std::collections::VecDeque::new(),
-            kept_bytes: 0,
             count: OutputCount::default(),
         }
     }
 
     pub(crate) fn count(&self) -> OutputCount {
-        self.count
+        let [stdout, stderr] = self.room.gone(self.attempt);
+        let mut count = self.count;
+        count.stdout.dropped += stdout;
+        count.stderr.dropped += stderr;
+        count
+    }
+
+    /// What is kept of all logs.
+    pub(crate) fn kept(&self) -> super::room::Kept {
+        self.room.kept()
     }
 
     /// Writes `frame`, whose first [`CHUNK_HEADER`] bytes are room for the header, as the next
@@ -125,26 +133,28 @@ impl LogWriter {
         let offset = self.stream(stream).bytes;
         let seq = self.count.chunks + 1;
         fill_header(frame, stream, seq, offset, time);
-        self.stream(stream).bytes += length;
-        while self.write(seq, frame).is_err() {
-            // Whatever half of it is there ends this segment for readers; go on in a new one.
+        let fits = (self.room).fits(self.attempt, &self.dir, frame.len() as u64);
+        let mut written = fits && self.write(seq, frame).is_ok();
+        // On a full disk the oldest goes first, here as over the bound. Whatever half of the chunk
+        // is there ends its segment for readers; it goes on in a new one.
+        while fits && !written {
             self.file = None;
-            // On a full disk the oldest goes first, here as over the bound.
-            if !self.drop_one() {
-                self.stream(stream).dropped += length;
-                return false;
+            if !self.room.drop_one(self.attempt) {
+                break;
             }
+            written = self.write(seq, frame).is_ok();
+        }
+        self.stream(stream).bytes += length;
+        if !written {
+            self.stream(stream).dropped += length;
+            self.room.refused(length);
+            return false;
         }
         self.count.chunks = seq;
         self.filled += length;
-        self.kept_bytes += length;
-        if let Some(open) = self.kept.back_mut() {
-            match stream {
-                OutputStream::Stdout => open.stdout += length,
-                OutputStream::Stderr => open.stderr += length,
-            }
-        }
-        self.drop_oldest();
+        let bytes = frame.len() as u64;
+        self.room.grew(self.attempt, seq, stream, length, bytes);
+        self.room.trim(self.attempt, self.keep);
         true
     }
 
@@ -156,28 +166,27 @@ impl LogWriter {
     }
 
     fn write(&mut self, seq: u64, frame: &[u8]) -> io::Result<()> {
-        if self.filled >= self.segment_limit {
+        let open = self.file.as_ref().map(|(first, _)| *first);
+        let goes_on = open.is_some_and(|first| self.room.has(self.attempt, first));
+        if self.filled >= self.segment_limit || !goes_on {
             self.file = None;
         }
-        if self.file.is_none() {
-            self.file = Some(self.open_segment(seq)?);
-        }
-        match &mut self.file {
-            Some(file) => file.write_all(frame),
-            None => Ok(()),
-        }
+        let (_, file) = match &mut self.file {
+            Some(open) => open,
+            None => {
+                let file = self.open_segment(seq)?;
+                self.file.insert((seq, file))
+            }
+        };
+        file.write_all(frame)
     }
 
     fn open_segment(&mut self, first: u64) -> io::Result<File> {
         let mut header = [0; SEGMENT_HEADER];
         header[..4].copy_from_slice(SEGMENT_MAGIC);
         // The counts before the chunk that is being written.
-        let (stdout, stderr) = (
-            self.kept.iter().map(|s| s.stdout).sum::<u64>() + self.count.stdout.dropped,
-            self.kept.iter().map(|s| s.stderr).sum::<u64>() + self.count.stderr.dropped,
-        );
-        header[8..16].copy_from_slice(&stdout.to_le_bytes());
-        header[16..].copy_from_slice(&stderr.to_le_bytes());
+        header[8..16].copy_from_slice(&self.count.stdout.bytes.to_le_bytes());
+        header[16..].copy_from_slice(&self.count.stderr.bytes.to_le_bytes());
         let crc = crc32fast::hash(&header[8..]);
         header[4..8].copy_from_slice(&crc.to_le_bytes());
         // A segment that could not be written before may lie there with the same first chunk.
@@ -189,39 +198,11 @@ impl LogWriter {
             }
             other => other?,
         };
-        file.write_all(&header)?;
         self.filled = 0;
-        if self.kept.back().is_none_or(|last| last.first != first) {
-            self.kept.push_back(Segment {
-                first,
-                stdout: 0,
-                stderr: 0,
-            });
-        }
+        let bytes = SEGMENT_HEADER as u64;
+        self.room.begin(self.attempt, &self.dir, first, bytes);
+        file.write_all(&header)?;
         Ok(file)
-    }
-
-    fn drop_oldest(&mut self) {
-        while let Some(oldest) = self.kept.front()
-            && self.kept_bytes - (oldest.stdout + oldest.stderr) >= self.keep
-            && self.drop_one()
-        {}
-    }
-
-    /// Lets go of the oldest segment, but never of the last one; whether there was one.
-    fn drop_one(&mut self) -> bool {
-        let Some(oldest) = self.kept.front().filter(|_| self.kept.len() > 1) else {
-            return false;
-        };
-        if fs::remove_file(segment_path(&self.dir, oldest.first)).is_err() {
-            return false;
-        }
-        let (stdout, stderr) = (oldest.stdout, oldest.stderr);
-        self.kept_bytes -= stdout + stderr;
-        self.count.stdout.dropped += stdout;
-        self.count.stderr.dropped += stderr;
-        self.kept.pop_front();
-        true
     }
 }
 
@@ -251,6 +232,8 @@ fn le_u64(bytes: &[u8]) -> Option<u64> {
 /// One open segment of a log being read.
 struct Cursor {
     file: File,
+    /// The first chunk of the segment: its name.
+    first: u64,
     /// Where the next frame begins.
     at: u64,
     /// The next frame's sequence number, if the segment goes on.
@@ -307,7 +290,10 @@ impl LogReader {
                 }
             }
         }
-        let reached = read.chunks.first().map_or(announced + 1, |c| c.seq);
+        let reached = read
+            .chunks
+            .first()
+            .map_or(announced.saturating_add(1), |c| c.seq);
         if reached > seq {
             read.gap = Some(Gap {
                 from: seq,
@@ -340,10 +326,12 @@ impl LogReader {
     }
 
     /// Opens the first segment from `next` on that can be opened: the oldest may go at any
-    /// moment. With `exactly`, only one that begins with `next`.
+    /// moment. With `exactly`, only one that begins with `next`. Never the one that was just read to
+    /// its end: its first chunk may be torn, or not be there yet.
     fn open_from(&mut self, next: u64, exactly: bool) -> io::Result<Option<u64>> {
+        let behind = self.cursor.as_ref().map(|cursor| cursor.first);
         for first in segments_of(&self.dir)? {
-            if first < next {
+            if first < next || behind.is_some_and(|behind| first <= behind) {
                 continue;
             }
             if exactly && first != next {
@@ -368,6 +356,7 @@ impl LogReader {
         }
         self.cursor = Some(Cursor {
             file,
+            first,
             at: SEGMENT_HEADER as u64,
             next: first,
         });
@@ -393,13 +382,14 @@ impl LogReader {
             count.stderr.bytes = count.stderr.bytes.max(stderr);
             let mut cursor = Cursor {
                 file,
+                first,
                 at: SEGMENT_HEADER as u64,
                 next: first,
             };
             let mut next = first;
             while let Some(chunk) = cursor.take(&mut next)? {
                 count.chunks = chunk.seq;
-                let end = chunk.offset + chunk.bytes.len() as u64;
+                let end = chunk.offset.saturating_add(chunk.bytes.len() as u64);
                 match chunk.stream {
                     OutputStream::Stdout => count.stdout.bytes = end,
                     OutputStream::Stderr => count.stderr.bytes = end,
@@ -416,6 +406,13 @@ fn segments_of(dir: &Path) -> io::Result<Vec<u64>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         other => other,
     }
+}
+
+/// The counts of both streams before a segment, as it says itself; none where it is torn there.
+pub(crate) fn counts_before(dir: &Path, first: u64) -> Option<[u64; 2]> {
+    let mut file = File::open(segment_path(dir, first)).ok()?;
+    let (stdout, stderr) = read_segment_header(&mut file).ok()??;
+    Some([stdout, stderr])
 }
 
 fn read_segment_header(file: &mut File) -> io::Result<Option<(u64, u64)>> {
@@ -472,7 +469,7 @@ impl Cursor {
             return Ok(None);
         }
         self.at += (CHUNK_HEADER + length) as u64;
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         *next = self.next;
         Ok(Some(Chunk {
             seq,
@@ -497,6 +494,11 @@ fn read_fully(file: &mut File, buffer: &mut [u8]) -> io::Result<bool> {
 mod tests {
     use super::*;
 
+    fn writer(dir: &Path, keep: u64) -> LogWriter {
+        let room = Arc::new(Room::new(crate::executor::OutputBound::default()));
+        LogWriter::new(AttemptId::from_random([1; 10]), dir.to_owned(), keep, room)
+    }
+
     fn append(log: &mut LogWriter, stream: OutputStream, bytes: &[u8]) {
         let mut frame = vec![0; CHUNK_HEADER];
         frame.extend_from_slice(bytes);
@@ -506,7 +508,7 @@ mod tests {
     #[test]
     fn a_reader_follows_the_writer_chunk_by_chunk() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = LogWriter::new(dir.path().to_owned(), 1 << 20);
+        let mut log = writer(dir.path(), 1 << 20);
         let mut reader = LogReader::new(dir.path().to_owned());
         assert_eq!(reader.read_from(1, 0, 1000).unwrap(), LogRead::default());
         append(&mut log, OutputStream::Stdout, b"one");
@@ -528,7 +530,7 @@ mod tests {
     #[test]
     fn the_oldest_segments_go_and_what_is_gone_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = LogWriter::new(dir.path().to_owned(), 128 * 1024);
+        let mut log = writer(dir.path(), 128 * 1024);
         let payload = vec![b'x'; CHUNK_MAX_BYTES];
         append(&mut log, OutputStream::Stderr, b"first words");
         for _ in 0..100 {
@@ -559,10 +561,37 @@ mod tests {
         assert_eq!(reader.count().unwrap(), count);
     }
 
+    /// As a writer leaves it that is killed between the head of a segment and its first chunk, or
+    /// whose disk is full there.
+    #[test]
+    fn a_segment_without_its_first_chunk_is_no_reason_to_look_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = writer(dir.path(), 1 << 20);
+        append(&mut log, OutputStream::Stdout, b"whole");
+        log.file = None;
+        append(&mut log, OutputStream::Stdout, b"torn");
+        let path = segment_path(dir.path(), 2);
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(SEGMENT_HEADER as u64 + 3).unwrap();
+        let mut reader = LogReader::new(dir.path().to_owned());
+        let read = reader.read_from(1, 1, 1000).unwrap();
+        assert_eq!((read.gap, read.chunks.len()), (None, 1));
+        assert_eq!(reader.read_from(2, 1, 1000).unwrap(), LogRead::default());
+        // It is written after all.
+        file.set_len(SEGMENT_HEADER as u64).unwrap();
+        log.count.chunks = 1;
+        log.file = None;
+        append(&mut log, OutputStream::Stdout, b"now");
+        let read = reader.read_from(2, 2, 1000).unwrap();
+        assert_eq!(&read.chunks[0].bytes[..], b"now");
+        let mut late = LogReader::new(dir.path().to_owned());
+        assert_eq!(late.read_from(1, 2, 1000).unwrap().chunks.len(), 2);
+    }
+
     #[test]
     fn a_torn_tail_is_a_gap_and_no_garbage() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = LogWriter::new(dir.path().to_owned(), 1 << 20);
+        let mut log = writer(dir.path(), 1 << 20);
         append(&mut log, OutputStream::Stdout, b"whole");
         append(&mut log, OutputStream::Stdout, b"torn");
         let path = segment_path(dir.path(), 1);

@@ -7,11 +7,11 @@
 //! they started. It knows nothing of the hub. The agent speaks to it through
 //! [`ExecutorClient`]; what it wrote is read with [`LogReader`].
 
-mod boot;
+pub(crate) mod boot;
 mod client;
 mod engine;
-mod frame;
-mod log;
+pub(crate) mod frame;
+pub(crate) mod log;
 mod orphans;
 mod outbox;
 #[cfg(target_os = "linux")]
@@ -20,10 +20,11 @@ mod platform;
 #[cfg(not(target_os = "linux"))]
 #[path = "platform_macos.rs"]
 mod platform;
-mod protocol;
+pub(crate) mod protocol;
 mod pump;
-mod record;
+pub(crate) mod record;
 mod recover;
+pub(crate) mod room;
 mod run_here;
 mod server;
 mod socket;
@@ -44,6 +45,7 @@ pub use protocol::{
     PROTOCOL_VERSION, StartRequest,
 };
 pub(crate) use record::make_private_dir;
+pub use room::{Kept, OutputBound};
 pub use run_here::{RunHere, read_run, run_here};
 pub(crate) use server::own_environment;
 pub use server::{ExecutorOptions, serve, serve_blocking};

@@ -8,15 +8,20 @@ use fleet_contract::ids::AttemptId;
 use tokio::sync::Notify;
 
 use super::protocol::{ExecutorEvent, FromExecutor};
+use super::room::Kept;
 
 /// Most messages that may wait for an agent that does not read; then it is disconnected, and
 /// learns the state anew when it comes back.
 const QUEUE_MAX: usize = 100_000;
+/// What is kept is told anew when it changed by so many bytes.
+const KEPT_STEP: u64 = 1024 * 1024;
 
 enum Item {
     Message(FromExecutor),
-    /// The newest count is in `output`.
+    /// The newest counts are in `output`.
     Output(AttemptId),
+    /// The newest is in `kept`.
+    Kept,
 }
 
 #[derive(Default)]
@@ -27,7 +32,11 @@ struct Queue {
     /// Nothing more will come: the connection ends after what waits.
     last: bool,
     items: VecDeque<Item>,
-    output: BTreeMap<AttemptId, u64>,
+    /// Chunks and bytes.
+    output: BTreeMap<AttemptId, (u64, u64)>,
+    /// What was told or is about to be; none where the agent does not ask for it.
+    kept: Option<Kept>,
+    kept_waits: bool,
 }
 
 /// Shared by everything that has something to tell and the one that tells it.
@@ -43,13 +52,14 @@ impl Outbox {
     }
 
     /// A new connection: whatever waited for an earlier one is dropped, its reader is told to
-    /// stop. Answers the connection's number.
-    pub(crate) fn attach(&self) -> u64 {
+    /// stop. Answers the connection's number. With `kept`, changes of that are told.
+    pub(crate) fn attach(&self, kept: Option<Kept>) -> u64 {
         let mut queue = self.lock();
         let epoch = queue.epoch + 1;
         *queue = Queue {
             epoch,
             open: true,
+            kept,
             ..Queue::default()
         };
         drop(queue);
@@ -82,8 +92,12 @@ impl Outbox {
             return;
         }
         let item = match event {
-            ExecutorEvent::Output { attempt, chunks } => {
-                if queue.output.insert(attempt, chunks).is_some() {
+            ExecutorEvent::Output {
+                attempt,
+                chunks,
+                bytes,
+            } => {
+                if queue.output.insert(attempt, (chunks, bytes)).is_some() {
                     return;
                 }
                 Item::Output(attempt)
@@ -91,6 +105,24 @@ impl Outbox {
             other => Item::Message(FromExecutor::Event(other)),
         };
         self.push(queue, item);
+    }
+
+    /// What is kept now; told if that is news: a loss always, and each [`KEPT_STEP`]. With `exactly`
+    /// any change is.
+    pub(crate) fn kept(&self, now: Kept, exactly: bool) {
+        let mut queue = self.lock();
+        let Some(told) = queue.kept.filter(|_| queue.open) else {
+            return;
+        };
+        let moved =
+            told.bytes.abs_diff(now.bytes) >= KEPT_STEP || (now.bytes == 0) != (told.bytes == 0);
+        if told == now || (told.dropped == now.dropped && !moved && !exactly) {
+            return;
+        }
+        queue.kept = Some(now);
+        if !std::mem::replace(&mut queue.kept_waits, true) {
+            self.push(queue, Item::Kept);
+        }
     }
 
     /// Only for the connection that asked.
@@ -143,11 +175,17 @@ impl Outbox {
         match queue.items.pop_front() {
             Some(Item::Message(message)) => Taken::Message(message),
             Some(Item::Output(attempt)) => {
-                let chunks = queue.output.remove(&attempt).unwrap_or_default();
+                let (chunks, bytes) = queue.output.remove(&attempt).unwrap_or_default();
                 Taken::Message(FromExecutor::Event(ExecutorEvent::Output {
                     attempt,
                     chunks,
+                    bytes,
                 }))
+            }
+            Some(Item::Kept) => {
+                queue.kept_waits = false;
+                let kept = queue.kept.unwrap_or_default();
+                Taken::Message(FromExecutor::Event(ExecutorEvent::Kept(kept)))
             }
             None => Taken::Nothing,
         }

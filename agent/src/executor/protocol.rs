@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootTime;
+use super::room::{Kept, OutputBound};
 
 /// The protocol's version. Both sides must have the same.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -148,7 +149,12 @@ pub enum ExecutorEvent {
         attempt: AttemptId,
         /// The newest chunk's number, which is also how many there are.
         chunks: u64,
+        /// What was written so far, of both streams.
+        #[serde(default)]
+        bytes: u64,
     },
+    /// How much output of all attempts is kept, and how much was lost.
+    Kept(Kept),
     /// Every process of the attempt is gone and its outcome is on disk.
     Ended {
         /// The attempt.
@@ -179,6 +185,9 @@ pub(crate) enum ToExecutor {
         /// What the login shell gives, the base of every job's environment.
         #[serde(default)]
         base_env: Option<Environment>,
+        /// How much output may be kept; who says it is told [`ExecutorEvent::Kept`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep: Option<OutputBound>,
     },
     /// Answered with the same id.
     Request { id: u64, request: Request },
@@ -204,6 +213,11 @@ pub(crate) enum Request {
     Forget {
         attempt: AttemptId,
     },
+    /// The hub has the chunks up to this one.
+    Delivered {
+        attempt: AttemptId,
+        chunks: u64,
+    },
     SetBaseEnv {
         env: Environment,
     },
@@ -214,9 +228,20 @@ pub(crate) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FromExecutor {
-    Welcome { version: u32, pid: u32 },
-    Refused { reason: String },
-    Reply { id: u64, reply: Reply },
+    Welcome {
+        version: u32,
+        pid: u32,
+        /// Whether it takes [`Request::Delivered`].
+        #[serde(default)]
+        takes_delivered: bool,
+    },
+    Refused {
+        reason: String,
+    },
+    Reply {
+        id: u64,
+        reply: Reply,
+    },
     Event(ExecutorEvent),
 }
 

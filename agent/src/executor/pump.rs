@@ -196,8 +196,10 @@ impl Pump {
             self.options.outbox.event(ExecutorEvent::Output {
                 attempt: self.options.attempt,
                 chunks: count.chunks,
+                bytes: count.stdout.bytes + count.stderr.bytes,
             });
         }
+        self.options.outbox.kept(self.options.log.kept(), false);
         let Some(live) = &self.options.live else {
             return;
         };

@@ -20,9 +20,10 @@ use tokio::time::Instant;
 use super::engine::{Engine, EngineOptions, StartResult};
 use super::outbox::{Outbox, Taken};
 use super::protocol::{
-    self, Environment, FromExecutor, PROTOCOL_VERSION, Reply, Request, ToExecutor,
+    self, Environment, ExecutorEvent, FromExecutor, PROTOCOL_VERSION, Reply, Request, ToExecutor,
 };
 use super::record::{self, make_private_dir};
+use super::room::OutputBound;
 use super::socket::{self, Bound};
 use super::wakeups::Wakeups;
 use super::{ExecutorError, OnlyOne, agent_dir, jobs_dir};
@@ -176,6 +177,7 @@ enum Incoming {
         buffer: BytesMut,
         version: u32,
         base_env: Option<Environment>,
+        keep: Option<OutputBound>,
     },
     Request {
         epoch: u64,
@@ -283,6 +285,7 @@ impl Server {
                 buffer,
                 version,
                 base_env,
+                keep,
             } => {
                 if version != PROTOCOL_VERSION {
                     refuse(writer, version);
@@ -291,7 +294,10 @@ impl Server {
                 if let Some(env) = base_env {
                     self.engine.set_base_env(env);
                 }
-                self.connect(reader, writer, buffer);
+                if let Some(bound) = keep {
+                    self.engine.set_bound(bound);
+                }
+                self.connect(reader, writer, buffer, keep.is_some());
             }
             Incoming::Request { epoch, id, request } => self.request(epoch, id, request),
             Incoming::Closed { epoch, fault } => {
@@ -311,19 +317,30 @@ impl Server {
     }
 
     /// A newer agent replaces the older one.
-    fn connect(&mut self, reader: OwnedReadHalf, writer: OwnedWriteHalf, buffer: BytesMut) {
+    fn connect(
+        &mut self,
+        reader: OwnedReadHalf,
+        writer: OwnedWriteHalf,
+        buffer: BytesMut,
+        keeps: bool,
+    ) {
         if let Some(older) = self.connection.take() {
             older.reader.abort();
             older.writer.abort();
         }
-        let epoch = self.outbox.attach();
+        let kept = keeps.then(|| self.engine.kept());
+        let epoch = self.outbox.attach(kept);
         self.outbox.reply(
             epoch,
             FromExecutor::Welcome {
                 version: PROTOCOL_VERSION,
                 pid: std::process::id(),
+                takes_delivered: true,
             },
         );
+        if let Some(kept) = kept {
+            self.outbox.event(ExecutorEvent::Kept(kept));
+        }
         let incoming = self.incoming.clone();
         self.connection = Some(Connection {
             epoch,
@@ -350,6 +367,10 @@ impl Server {
                     reason: format!("cannot forget attempt {attempt}: {error}"),
                 },
             },
+            Request::Delivered { attempt, chunks } => {
+                self.engine.delivered(attempt, chunks);
+                Reply::Done
+            }
             Request::SetBaseEnv { env } => {
                 self.engine.set_base_env(env);
                 Reply::Done
@@ -421,8 +442,12 @@ fn greet(stream: UnixStream, greetings: Arc<Semaphore>, incoming: mpsc::Sender<I
         let hello = tokio::time::timeout(GREETING_LIMIT, async {
             loop {
                 match protocol::decode::<ToExecutor>(&mut buffer) {
-                    Ok(Some(ToExecutor::Hello { version, base_env })) => {
-                        return Some((version, base_env));
+                    Ok(Some(ToExecutor::Hello {
+                        version,
+                        base_env,
+                        keep,
+                    })) => {
+                        return Some((version, base_env, keep));
                     }
                     Ok(None) => {}
                     Ok(Some(_)) | Err(_) => return None,
@@ -432,7 +457,7 @@ fn greet(stream: UnixStream, greetings: Arc<Semaphore>, incoming: mpsc::Sender<I
                 }
             }
         });
-        let Ok(Some((version, base_env))) = hello.await else {
+        let Ok(Some((version, base_env, keep))) = hello.await else {
             tracing::warn!("a connection did not begin with a greeting");
             return;
         };
@@ -442,6 +467,7 @@ fn greet(stream: UnixStream, greetings: Arc<Semaphore>, incoming: mpsc::Sender<I
             buffer,
             version,
             base_env,
+            keep,
         };
         // Fails only when the executor ends.
         let _ = incoming.send(greeted).await;

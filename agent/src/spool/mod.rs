@@ -5,7 +5,7 @@
 //! jobs are not here, but with the executor, which is their spool. Here nothing is thrown away
 //! to make room: over its bound a spool takes no more and counts what it refused.
 
-mod segment;
+pub(crate) mod segment;
 mod store;
 #[cfg(test)]
 mod tests;

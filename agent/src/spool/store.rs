@@ -226,6 +226,9 @@ impl Store {
             match found {
                 Found::Record(_, record) if record.kind == Kind::Delivered => {
                     self.delivered = record.index;
+                    // It was given out, though the event may be damaged: whoever got it again would
+                    // be delivered already.
+                    self.next = self.next.max(record.index + 1);
                 }
                 Found::Record(_, record) => {
                     newest = newest.max(record.time);
@@ -467,27 +470,29 @@ impl Store {
                 if record.kind != Kind::Event || record.index <= batch.through {
                     continue;
                 }
+                // Of a later fleet, whatever index it has: nothing after it waits for it.
+                let Some(event) = Event::of_body(record.body) else {
+                    continue;
+                };
                 let fits = batch.events.is_empty() || record.body.len() <= left;
                 if record.index > self.synced || batch.events.len() == most || !fits {
                     return Ok(batch);
                 }
                 left = left.saturating_sub(record.body.len());
-                if let Some(event) = Event::of_body(record.body) {
-                    if record.index > self.told {
-                        let missing = record.index - batch.through - 1;
-                        self.miss(cursor.first, missing, std::mem::take(&mut bad));
-                        self.told = record.index;
-                    }
-                    batch.through = record.index;
-                    batch.events.push(Spooled {
-                        index: record.index,
-                        time: record.time,
-                        boot: event.boot.to_owned(),
-                        seq: event.seq,
-                        kind: event.kind.to_owned(),
-                        envelope: Bytes::copy_from_slice(event.envelope),
-                    });
+                if record.index > self.told {
+                    let missing = record.index - batch.through - 1;
+                    self.miss(cursor.first, missing, std::mem::take(&mut bad));
+                    self.told = record.index;
                 }
+                batch.through = record.index;
+                batch.events.push(Spooled {
+                    index: record.index,
+                    time: record.time,
+                    boot: event.boot.to_owned(),
+                    seq: event.seq,
+                    kind: event.kind.to_owned(),
+                    envelope: Bytes::copy_from_slice(event.envelope),
+                });
             }
             place = self.after(cursor);
         }

@@ -115,6 +115,7 @@ pub(crate) fn options(home: &Path, linger_ms: u64) -> ConnectOptions {
             ],
         },
         base_env: None,
+        keep: None,
         limit: LIMIT,
     }
 }
@@ -208,9 +209,9 @@ impl Agent {
     pub(crate) async fn output(&mut self, request: &StartRequest, at_least: u64) -> u64 {
         let id = request.attempt;
         self.wait(|event| match event {
-            ExecutorEvent::Output { attempt, chunks } if *attempt == id && *chunks >= at_least => {
-                Some(*chunks)
-            }
+            ExecutorEvent::Output {
+                attempt, chunks, ..
+            } if *attempt == id && *chunks >= at_least => Some(*chunks),
             _ => None,
         })
         .await

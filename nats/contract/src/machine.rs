@@ -80,9 +80,19 @@ pub struct Load {
     /// Events, results and chunks of output on the machine's disk that the hub has not confirmed yet.
     #[serde(default)]
     pub spooled: u64,
-    /// Bytes of output that were dropped since the agent started.
+    /// Bytes of those events and chunks.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spooled_bytes: u64,
+    /// When the oldest of them happened or was written, by the machine's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spooled_since: Option<Time>,
+    /// Bytes of output that were dropped before the hub had them.
     #[serde(default)]
     pub dropped_log_bytes: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Why a machine is degraded. This is the whole table.

@@ -330,6 +330,14 @@ pub struct MachineView {
     pub models: Vec<String>,
     /// Median round trip to the hub, in milliseconds.
     pub rtt_ms: Option<f64>,
+    /// Events, results and chunks of output that wait there for the hub.
+    pub spooled: u64,
+    /// Bytes of those events and chunks.
+    pub spooled_bytes: u64,
+    /// When the oldest of them happened or was written.
+    pub spooled_since: Option<Time>,
+    /// Bytes of output that were dropped there before the hub had them.
+    pub dropped_log_bytes: u64,
     /// Why it is degraded.
     pub degraded: Vec<Degraded>,
 }
@@ -361,6 +369,10 @@ impl MachineView {
             skills: p.skills,
             models: p.models,
             rtt_ms: p.load.rtt_ms,
+            spooled: p.load.spooled,
+            spooled_bytes: p.load.spooled_bytes,
+            spooled_since: p.load.spooled_since,
+            dropped_log_bytes: p.load.dropped_log_bytes,
             degraded: p.degraded,
         }
     }

@@ -236,6 +236,8 @@ pub(crate) fn presence(name: &str, slots: u32, used: u32, cores: u32, gib: u64) 
             rtt_ms: Some(1.8),
             rtt_p99_ms: Some(6.2),
             spooled: 0,
+            spooled_bytes: 0,
+            spooled_since: None,
             dropped_log_bytes: 0,
         },
         labels: BTreeMap::from([("os".to_owned(), "linux".to_owned())]),

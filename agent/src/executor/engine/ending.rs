@@ -1,6 +1,7 @@
 //! How attempts end: who is left of a job, what is sent to them, and when it is over.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use fleet_contract::ids::AttemptId;
 use fleet_contract::outcome::Outcome;
@@ -206,6 +207,8 @@ impl Engine {
 
     /// Time passed: time-outs, and the next step of what ends.
     pub(crate) fn tick(&mut self, now: Instant) {
+        self.room.expire(SystemTime::now());
+        self.outbox.kept(self.room.kept(), true);
         let due: Vec<AttemptId> = self
             .running()
             .filter(|(_, r)| r.deadline().is_some_and(|at| at <= now))

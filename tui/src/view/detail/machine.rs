@@ -226,7 +226,17 @@ fn load(model: &Model, machine: &Machine, width: u16, tall: u8) -> Vec<Line<'sta
     };
     all.push(fact(model, "round trip", &rtt));
     if load.spooled > 0 {
-        let text = format!("{} waiting for the hub", text::thousands(load.spooled));
+        let bytes = match load.spooled_bytes {
+            0 => String::new(),
+            bytes => format!(", {}", text::bytes(bytes)),
+        };
+        let oldest = load.spooled_since.map_or_else(String::new, |since| {
+            format!(", the oldest of {}", words::ago(model.now, since))
+        });
+        let text = format!(
+            "{} waiting for the hub{bytes}{oldest}",
+            text::thousands(load.spooled)
+        );
         all.push(fact(model, "spool", &text));
     }
     if load.dropped_log_bytes > 0 {
