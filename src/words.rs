@@ -19,20 +19,31 @@ pub(crate) fn duration(span: Duration) -> String {
     humantime::format_duration(span).to_string()
 }
 
-/// A size as a person writes it: `512`, `64 KiB`, `256MiB`, `2 GiB`, `10 MB`. Bytes.
+/// A size as a person writes it or [`bytes`] shows it: `512`, `64 KiB`, `1.5 GiB`, `10 MB`. Bytes.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is not a size: write it like 512 KiB, 256 MiB or 2 GiB");
+    let wrong = || format!("{text:?} is not a size: write it like 512 KiB, 256 MiB or 1.5 GiB");
     let text_trimmed = text.trim();
     let digits = text_trimmed
-        .find(|c: char| !c.is_ascii_digit())
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text_trimmed.len());
     let (number, unit) = text_trimmed.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
     let unit = match unit.trim() {
         "" => 1,
         unit => unit_bytes(unit).ok_or_else(wrong)?,
     };
-    number.checked_mul(unit).ok_or_else(wrong)
+    let (whole, thousandths): (&str, u16) = match number.split_once('.') {
+        None => (number, 0),
+        Some((whole, part)) if unit > 1 && (1..=3).contains(&part.len()) => {
+            (whole, format!("{part:0<3}").parse().map_err(|_| wrong())?)
+        }
+        Some(_) => return Err(wrong()),
+    };
+    let whole: u64 = whole.parse().map_err(|_| wrong())?;
+    let part = u128::from(unit) * u128::from(thousandths) / 1000;
+    u128::from(whole)
+        .checked_mul(u128::from(unit))
+        .and_then(|bytes| u64::try_from(bytes + part).ok())
+        .ok_or_else(wrong)
 }
 
 /// A size for a table: at most four digits and a unit of 1024.
@@ -120,7 +131,25 @@ mod tests {
         assert_eq!(parse_bytes("512"), Ok(512));
         assert_eq!(parse_bytes("64 KiB"), Ok(65_536));
         assert_eq!(parse_bytes("10MB"), Ok(10_000_000));
-        for bad in ["", "MiB", "-1", "1.5 GiB", "3 bits", "99999999999 TiB"] {
+        // As it is shown, it can be written.
+        assert_eq!(parse_bytes("1.0 TiB"), Ok(1 << 40));
+        assert_eq!(parse_bytes("1.5 KiB"), Ok(1536));
+        assert_eq!(
+            parse_bytes(&bytes(u64::MAX)).map(bytes),
+            Ok(bytes(u64::MAX))
+        );
+        for bad in [
+            "",
+            "MiB",
+            "-1",
+            "1.5",
+            ".5 GiB",
+            "1. GiB",
+            "1.2345 GiB",
+            "1.2.3 GiB",
+            "3 bits",
+            "99999999999 TiB",
+        ] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
         assert_eq!(bytes(0), "0 B");

@@ -26,6 +26,11 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("fleet-nats", &["fleet-contract"]),
     ("fleet-agent", &["fleet-contract", "fleet-nats"]),
     ("fleet-tui", &["fleet-contract", "fleet-nats"]),
+    // Nobody depends on it.
+    (
+        "fleet-fuzz",
+        &["fleet-agent", "fleet-contract", "fleet-nats", "fleet-tui"],
+    ),
     (
         "fleet",
         &["fleet-agent", "fleet-contract", "fleet-nats", "fleet-tui"],

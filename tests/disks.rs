@@ -169,7 +169,7 @@ fn output_that_fills_the_disk_leaves_room_for_results_and_events() {
     let words = ["--json", "hub", "run", "--listen", &listen, "--tether"];
     fleet.hub = Running::start(fleet.home.command(&words));
     fleet.hub.json_line();
-    assert_eq!(fleet.run(&["wait", "--timeout", "60s", &id]).code, 3);
+    assert_eq!(fleet.run(&["wait", "--timeout", "10m", &id]).code, 3);
     let (shown, missing) = eventually("all that is left has come", || {
         let (_, lines) = fleet.home.json_lines(&["logs", &id]);
         let texts = lines.iter().filter_map(|l| l["text"].as_str());

@@ -3,5 +3,7 @@
 
 pub mod agent;
 pub mod executor;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod spool;
 pub mod world;

@@ -179,7 +179,7 @@ fn what_waits_is_said_with_its_size_and_age_here_and_at_the_hub() {
         // A hub that comes back hears of it with the first beat, if it is not all there by then:
         // nothing can be asserted of that here but that the fields are.
     });
-    let machine = fleet.machine("studio").unwrap();
+    let machine = eventually("it is known", || fleet.machine("studio"));
     for name in [
         "spooled",
         "spooled_bytes",

@@ -18,8 +18,8 @@ pub(super) enum NoSize {
     Words,
 }
 
-/// Bytes of a unit as people write it: `B`, `K` and `KiB` (1024) to `T` and `TiB`, `kB` (1000) to
-/// `TB`, whatever its case; none for anything else.
+/// Bytes of a unit as people write it: `B`, `K` and `KiB` (1024) to `P` and `PiB`, `kB` (1000) to
+/// `PB`, whatever its case; none for anything else.
 #[must_use]
 pub fn unit_bytes(unit: &str) -> Option<u64> {
     Some(match unit.trim().to_ascii_lowercase().as_str() {
@@ -28,10 +28,12 @@ pub fn unit_bytes(unit: &str) -> Option<u64> {
         "m" | "mib" => 1 << 20,
         "g" | "gib" => 1 << 30,
         "t" | "tib" => 1 << 40,
+        "p" | "pib" => 1 << 50,
         "kb" => 1_000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
         "tb" => 1_000_000_000_000,
+        "pb" => 1_000_000_000_000_000,
         _ => return None,
     })
 }
