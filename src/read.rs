@@ -149,11 +149,6 @@ pub(crate) async fn gone(bus: &Bus, id: JobId) -> Failure {
             .next("fleet flow --kind hub.job_purged --since 14d");
         }
     }
-    unknown(id)
-}
-
-/// The hub has no journal of this job.
-pub(crate) fn unknown(id: JobId) -> Failure {
     Failure::usage(format!("no job {id}")).next("fleet jobs")
 }
 

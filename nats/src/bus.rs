@@ -117,8 +117,12 @@ pub struct Usage {
     pub bytes: u64,
     /// Most bytes it may hold.
     pub max_bytes: u64,
+    /// How long messages are kept; none: for ever.
+    pub max_age: Option<Duration>,
     /// Its first sequence.
     pub first_seq: u64,
+    /// When its first message was stored; none where it is empty.
+    pub first_time: Option<Time>,
     /// Its last sequence.
     pub last_seq: u64,
     /// The hub's clock when it said so.
@@ -380,12 +384,16 @@ impl Bus {
         #[derive(Deserialize)]
         struct Config {
             max_bytes: i64,
+            #[serde(default)]
+            max_age: u64,
         }
         #[derive(Deserialize)]
         struct State {
             messages: u64,
             bytes: u64,
             first_seq: u64,
+            #[serde(default)]
+            first_ts: String,
             last_seq: u64,
         }
         let info: Info = self
@@ -395,7 +403,12 @@ impl Bus {
             messages: info.state.messages,
             bytes: info.state.bytes,
             max_bytes: u64::try_from(info.config.max_bytes).unwrap_or(0),
+            max_age: (info.config.max_age > 0).then(|| Duration::from_nanos(info.config.max_age)),
             first_seq: info.state.first_seq,
+            first_time: match info.state.messages {
+                0 => None,
+                _ => info.state.first_ts.parse().ok(),
+            },
             last_seq: info.state.last_seq,
             now: info.ts.unwrap_or_else(crate::clock::now),
         })

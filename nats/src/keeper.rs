@@ -3,6 +3,7 @@
 //! Its loop waits for events alone, never for an answer: acts run beside it.
 
 mod errands;
+mod removed;
 mod work;
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,6 +29,7 @@ use crate::hub::{Identity, PeerEventKind, Permission};
 use crate::hub_stats::KeeperCounters;
 use crate::journal::Entry;
 use crate::registry::{decode_lease, decode_presence};
+use crate::streams::{self, Ensured, Keeps};
 use crate::subject::{self, stream};
 use crate::tail::{From, Next, Tail};
 
@@ -42,10 +44,6 @@ const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duratio
 const MESSAGE_OVERHEAD: u64 = 64;
 /// Voids found while the journal is read for the first time that are told, at the most.
 const UNTOLD_MAX: usize = 1024;
-/// Jobs named in the event about those that were removed.
-const NAMED_MAX: usize = 1000;
-/// Those that go at their time are told this often.
-const AGED_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the keeper until its task is ended. `system` is a connection of the system account, which
 /// hears who leaves; `identity` tells who that was.
@@ -85,7 +83,7 @@ pub async fn run_at(
         caught_up: false,
         untold: BTreeMap::new(),
         room: Room::default(),
-        aged: Aged::default(),
+        removed: removed::Untold::default(),
         void_quota: Quota::default(),
         malformed_quota: Quota::default(),
         counters,
@@ -127,7 +125,7 @@ struct Shell {
     /// news to anybody.
     untold: BTreeMap<JobId, NewEvent>,
     room: Room,
-    aged: Aged,
+    removed: removed::Untold,
     /// What was told lately of whom: records that do not count, and messages that are none.
     void_quota: Quota,
     malformed_quota: Quota,
@@ -147,8 +145,6 @@ struct Room {
     grown: u64,
     /// Whether a job has ended or gone since.
     freed: bool,
-    /// Jobs removed while it was too full that were not told yet.
-    removed: Vec<JobId>,
 }
 
 impl Room {
@@ -158,15 +154,6 @@ impl Room {
         let enough = |limit| self.grown > limit / 100 || (self.over && self.freed);
         !self.looks && self.limit.is_none_or(enough)
     }
-}
-
-/// Ended jobs that were removed at their time and not told yet.
-#[derive(Debug, Default)]
-struct Aged {
-    jobs: Vec<JobId>,
-    count: u64,
-    /// When the first of them went.
-    since: Option<Instant>,
 }
 
 /// A machine's last presence.
@@ -245,11 +232,10 @@ impl Shell {
             .into_iter()
             .filter_map(|quota| quota.next_due(clock::boot_time()))
             .map(|pause| Instant::now() + pause);
-        let aged = self.aged.since.map(|since| since + AGED_EVERY);
         due.into_iter()
             .chain(silent)
             .chain(untold)
-            .chain(aged)
+            .chain(self.removed.due())
             .min()
     }
 
@@ -266,7 +252,7 @@ impl Shell {
         }
         self.lose_the_silent();
         self.tell_untold();
-        self.tell_aged();
+        self.tell_removed();
         if self.caught_up {
             for act in self.keeper.due(self.clock.now(), clock::boot_time()) {
                 self.begin(act);
@@ -474,25 +460,6 @@ impl Shell {
         self.room.looks = false;
         self.room.limit = Some(usage.max_bytes);
         self.room.over = self.keeper.journal_holds(usage.bytes, usage.max_bytes);
-        let removed = std::mem::take(&mut self.room.removed);
-        if removed.is_empty() {
-            return;
-        }
-        let named: Vec<JobId> = removed.iter().copied().take(NAMED_MAX).collect();
-        let detail = json!({
-            "reason": "the journal was nearly full",
-            "count": removed.len(),
-            "jobs": named,
-            "bytes": usage.bytes,
-            "max_bytes": usage.max_bytes,
-        });
-        self.tell(NewEvent {
-            kind: kind::JOB_PURGED,
-            machine: None,
-            job: None,
-            attempt: None,
-            detail,
-        });
     }
 
     fn done(&mut self, outcome: Outcome) {
@@ -504,16 +471,9 @@ impl Shell {
             }
             Outcome::Cleared(job) => self.keeper.cleared(job, self.clock.now()),
             Outcome::Purged(job) => {
-                let ended = self.keeper.purged(job);
                 self.room.freed = true;
-                if self.room.over && ended {
-                    self.room.removed.push(job);
-                } else if ended {
-                    self.aged.since.get_or_insert_with(Instant::now);
-                    self.aged.count += 1;
-                    if self.aged.jobs.len() < NAMED_MAX {
-                        self.aged.jobs.push(job);
-                    }
+                if let Some(removed) = self.keeper.purged(job) {
+                    self.removed.add(job, &removed, Instant::now());
                 }
             }
             Outcome::LeaseTaken(machine, seq) => {
@@ -562,25 +522,11 @@ impl Shell {
         });
     }
 
-    /// Tells which ended jobs were removed at their time.
-    fn tell_aged(&mut self) {
-        let over = |since: Instant| since.elapsed() >= AGED_EVERY;
-        if !self.aged.since.is_some_and(over) {
-            return;
+    /// Tells which ended jobs were removed.
+    fn tell_removed(&mut self) {
+        for event in self.removed.take(Instant::now()) {
+            self.tell(event);
         }
-        let Aged { jobs, count, .. } = std::mem::take(&mut self.aged);
-        let detail = json!({
-            "reason": "kept long enough, or the oldest of too many",
-            "count": count,
-            "jobs": jobs,
-        });
-        self.tell(NewEvent {
-            kind: kind::JOB_PURGED,
-            machine: None,
-            job: None,
-            attempt: None,
-            detail,
-        });
     }
 
     /// Tells how many there were more of what was told of somebody one by one.
@@ -622,11 +568,20 @@ impl Shell {
 ///
 /// # Errors
 /// What the server says.
-pub async fn prepare(
+pub async fn prepare(bus: &Bus, store_bytes: u64) -> Result<Vec<Ensured>, BusError> {
+    prepare_keeping(bus, store_bytes, &Keeps::default()).await
+}
+
+/// As [`prepare`], where events and output are kept as an operator has set it.
+///
+/// # Errors
+/// What the server says.
+pub async fn prepare_keeping(
     bus: &Bus,
     store_bytes: u64,
-) -> Result<Vec<crate::streams::Ensured>, BusError> {
-    let report = crate::streams::ensure(bus, store_bytes).await?;
+    keeps: &Keeps,
+) -> Result<Vec<Ensured>, BusError> {
+    let report = streams::ensure_keeping(bus, store_bytes, keeps).await?;
     let any = fleet_contract::ids::Lane::any();
     bus.ensure_queues(&Target::Lane(any.clone())).await?;
     bus.ensure_lane(&any, "").await?;

@@ -1,5 +1,8 @@
 //! The streams, as the wire contract lays them down, made by an idempotent [`ensure`] that says
-//! what it did and never loosens a limit that somebody set tighter.
+//! what it did and never loosens a limit that somebody set tighter, but those that its own
+//! configuration set ([`Keeps`]).
+
+mod keep;
 
 use std::time::Duration;
 
@@ -8,12 +11,16 @@ use serde_json::{Map, Value, json};
 use crate::bus::{Bus, BusError};
 use crate::subject::stream;
 
+pub use keep::{Keep, Keeps, TooMuch};
+
 /// The server's dedup window.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
-/// Events are kept this long.
-const FLOW_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
-/// Output is kept this long.
-const LOG_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Events are kept this long, unless it is set otherwise.
+pub const FLOW_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Output is kept this long, unless it is set otherwise.
+pub const LOG_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Least bytes of a stream.
+pub const BYTES_MIN: u64 = 4 * 1024 * 1024;
 /// Most chunks of one job's output on the hub: more than 256 MiB in full chunks.
 const LOG_PER_JOB: i64 = 131_072;
 
@@ -55,8 +62,9 @@ fn nanos(span: Duration) -> i64 {
 #[must_use]
 pub fn definitions(store_bytes: u64) -> Vec<(&'static str, Value)> {
     const MIB: u64 = 1024 * 1024;
-    let share =
-        |percent: u64, most_mib: u64| (store_bytes / 100 * percent).clamp(4 * MIB, most_mib * MIB);
+    let share = |percent: u64, most_mib: u64| {
+        (store_bytes / 100 * percent).clamp(BYTES_MIN, most_mib * MIB)
+    };
     let with = |name: &'static str, subjects: &[&str], max_bytes: u64, extra: Value| {
         let mut config = json!({
             "name": name,
@@ -130,6 +138,14 @@ pub fn definitions(store_bytes: u64) -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// Most bytes of a stream on a hub whose store may hold `store_bytes`, unless it is set otherwise.
+#[must_use]
+pub fn default_bytes(name: &str, store_bytes: u64) -> Option<u64> {
+    let mut all = definitions(store_bytes).into_iter();
+    let (_, config) = all.find(|(stream, _)| *stream == name)?;
+    config["max_bytes"].as_u64()
+}
+
 fn merge(into: &mut Value, from: Value) {
     if let (Value::Object(into), Value::Object(from)) = (into, from) {
         into.extend(from);
@@ -157,30 +173,64 @@ const LIMITS: [&str; 4] = [
 /// # Errors
 /// What the server says; `Full` where the disk is too small for them.
 pub async fn ensure(bus: &Bus, store_bytes: u64) -> Result<Vec<Ensured>, BusError> {
+    ensure_keeping(bus, store_bytes, &Keeps::default()).await
+}
+
+/// As [`ensure`], where events and output are kept as an operator has set it.
+///
+/// # Errors
+/// As [`ensure`].
+pub async fn ensure_keeping(
+    bus: &Bus,
+    store_bytes: u64,
+    keeps: &Keeps,
+) -> Result<Vec<Ensured>, BusError> {
     let mut report = Vec::new();
-    for (name, wanted) in definitions(store_bytes) {
-        let done = match info(bus, name).await? {
-            None => {
-                let body = wanted.to_string().into();
-                bus.api::<Value>(&format!("STREAM.CREATE.{name}"), body)
-                    .await?;
-                Done::Created
+    // What a stream gives up of the store another one may be to get.
+    let mut grow = Vec::new();
+    for (name, mut wanted) in definitions(store_bytes) {
+        keeps.lay_over(name, &mut wanted);
+        let Some(mut config) = info(bus, name).await? else {
+            let body = wanted.to_string().into();
+            bus.api::<Value>(&format!("STREAM.CREATE.{name}"), body)
+                .await?;
+            report.push(Ensured {
+                stream: name,
+                done: Done::Created,
+            });
+            continue;
+        };
+        let held = limit(&config, "max_bytes");
+        let changed = reconcile(&mut config, &wanted);
+        let done = match changed.is_empty() {
+            true => Done::Nothing,
+            false if held > 0 && limit(&config, "max_bytes") > held => {
+                grow.push((name, config));
+                Done::Changed(changed)
             }
-            Some(mut config) => {
-                let changed = reconcile(&mut config, &wanted);
-                if changed.is_empty() {
-                    Done::Nothing
-                } else {
-                    let body = Value::Object(config).to_string().into();
-                    bus.api::<Value>(&format!("STREAM.UPDATE.{name}"), body)
-                        .await?;
-                    Done::Changed(changed)
-                }
+            false => {
+                update(bus, name, config).await?;
+                Done::Changed(changed)
             }
         };
         report.push(Ensured { stream: name, done });
     }
+    for (name, config) in grow {
+        update(bus, name, config).await?;
+    }
     Ok(report)
+}
+
+async fn update(bus: &Bus, name: &str, config: Map<String, Value>) -> Result<(), BusError> {
+    let body = Value::Object(config).to_string().into();
+    bus.api::<Value>(&format!("STREAM.UPDATE.{name}"), body)
+        .await
+        .map(drop)
+}
+
+/// A limit as it is configured; 0 and below mean none.
+fn limit(config: &Map<String, Value>, key: &str) -> i64 {
+    config.get(key).and_then(Value::as_i64).unwrap_or(0)
 }
 
 async fn info(bus: &Bus, name: &str) -> Result<Option<Map<String, Value>>, BusError> {
@@ -200,7 +250,7 @@ async fn info(bus: &Bus, name: &str) -> Result<Option<Map<String, Value>>, BusEr
 
 /// Changes `config` to what is wanted and says which settings that were.
 fn reconcile(config: &mut Map<String, Value>, wanted: &Value) -> Vec<String> {
-    let mut changed = Vec::new();
+    let mut changed = keep::reconcile(config, wanted);
     for key in INSISTED {
         let Some(want) = wanted.get(key) else {
             continue;
@@ -212,7 +262,7 @@ fn reconcile(config: &mut Map<String, Value>, wanted: &Value) -> Vec<String> {
     }
     for key in LIMITS {
         let want = wanted.get(key).and_then(Value::as_i64).unwrap_or(0);
-        let have = config.get(key).and_then(Value::as_i64).unwrap_or(0);
+        let have = limit(config, key);
         if want > 0 && (have <= 0 || have > want) {
             config.insert(key.to_owned(), want.into());
             changed.push(key.to_owned());

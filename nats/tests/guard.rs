@@ -10,18 +10,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use fleet_contract::ids::{JobId, Lane, Writer};
 use fleet_contract::keeper::Retention;
 use fleet_contract::record::{Cause, Change, StateWord};
 use fleet_contract::spec::{JobSpec, Target};
-use fleet_nats::bus::Bus;
+use fleet_nats::bus::{Bus, Store};
 use fleet_nats::connect::{ConnectOptions, Link, connect};
 use fleet_nats::flow::NewEvent;
 use fleet_nats::guard::{Guard, KeeperTask, write_down};
 use fleet_nats::hub::{Credentials, Hub};
-use fleet_nats::subject::stream;
+use fleet_nats::streams::{self, Keep, Keeps};
+use fleet_nats::subject::{self, stream};
 use fleet_nats::testing::TestHub;
-use fleet_nats::{clock, keeper};
+use fleet_nats::{clock, flow, keeper};
 use serde_json::{Value, json};
 
 /// Long enough for a loaded machine; nothing waits this long unless it is broken.
@@ -48,10 +50,14 @@ struct Guarded {
 }
 
 async fn start(folder: &Path) -> Guarded {
+    start_keeping(folder, Keeps::default()).await
+}
+
+async fn start_keeping(folder: &Path, keeps: Keeps) -> Guarded {
     let hub = Hub::start(TestHub::options(folder).await).await.unwrap();
     let link = link(hub.keeper_credentials().unwrap()).await;
     let bus = Bus::new(&link);
-    let mut guard = Guard::new(bus.clone(), hub.handle());
+    let mut guard = Guard::new(bus.clone(), hub.handle()).keeping(keeps);
     let notes = guard.admit().await.unwrap();
     Guarded {
         hub,
@@ -239,4 +245,137 @@ async fn a_stream_that_fills_is_said_with_who_fills_it_before_it_is_full() {
     assert_eq!(trouble.kind, "hub.nearly_full FLOW");
     let text = &trouble.text;
     assert!(text.contains("most of it: events of studio (63)"), "{text}");
+}
+
+/// Stores so many messages of 40 KiB as output and as events.
+async fn fill(bus: &Bus, count: u64) {
+    let filler: Bytes = vec![b'x'; 40 * 1024].into();
+    let log = subject::log(clock::job_id(), &"studio".parse().unwrap());
+    for _ in 0..count {
+        for subject in [log.as_str(), "fleet.flow.studio.test.filler"] {
+            let stored = bus.store(subject, filler.clone(), &Store::default()).await;
+            stored.unwrap();
+        }
+    }
+}
+
+/// Asks again until there is an answer.
+async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What was removed of each stream, as it was told last.
+async fn told_removed(bus: &Bus) -> Option<Value> {
+    let told = bus.last(stream::FLOW, "fleet.flow.hub.hub.removed").await;
+    let event = flow::event(&told.unwrap()?).unwrap();
+    Some(event.detail()["streams"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_and_output_go_by_bytes_and_by_age_as_it_is_set_and_what_goes_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = start(folder.path()).await;
+    fill(&first.bus, 150).await;
+    let before = [stream::LOG, stream::FLOW].map(|name| (name, &first.bus));
+    for (name, bus) in before {
+        assert!(bus.usage(name).await.unwrap().bytes > 6_000_000, "{name}");
+    }
+    stop(first).await;
+
+    // Fewer bytes, at once: of what is there, too.
+    let few = Keep {
+        bytes: Some(4 << 20),
+        age: None,
+    };
+    let keeps = Keeps {
+        flow: few,
+        log: few,
+    };
+    let second = start_keeping(folder.path(), keeps).await;
+    let said = second.notes.join("\n");
+    for what in ["events", "output"] {
+        let line = format!("{what}: kept for 14 d and up to 4 MiB, was for 14 d and up to");
+        assert!(
+            said.contains(&line) && said.contains("were removed"),
+            "{said}"
+        );
+    }
+    let bus = second.bus.clone();
+    for name in [stream::LOG, stream::FLOW] {
+        let usage = bus.usage(name).await.unwrap();
+        assert!(usage.bytes <= 4 << 20 && usage.bytes > 3 << 20, "{usage:?}");
+    }
+    let watching = watch(&second.hub, &bus, second.guard).await;
+    let removed = until("it is told what went", || told_removed(&bus)).await;
+    for name in [stream::LOG, stream::FLOW] {
+        let one = &removed[name];
+        assert!(one["messages"].as_u64().unwrap() >= 45, "{removed}");
+        assert!(one["bytes"].as_u64().unwrap() >= 1_800_000, "{removed}");
+        assert!(one["from"].as_str() < one["until"].as_str(), "{removed}");
+    }
+    // A restart changes nothing more, and is nothing to tell.
+    drop(watching);
+    write_down(&bus, &second.hub.handle()).await;
+    second.hub.stop().await.unwrap();
+    let third = start_keeping(folder.path(), keeps).await;
+    assert_eq!(third.notes, [] as [String; 0]);
+    stop(third).await;
+
+    // Younger, and the bytes as they were: nobody sets them any more.
+    let young = Keep {
+        age: Some(Duration::from_secs(1)),
+        bytes: None,
+    };
+    let keeps = Keeps {
+        flow: Keep::default(),
+        log: young,
+    };
+    let fourth = start_keeping(folder.path(), keeps).await;
+    let said = fourth.notes.join("\n");
+    assert!(said.contains("output: kept for 1 s and up to "), "{said}");
+    assert!(said.contains("what is older goes now"), "{said}");
+    let bus = fourth.bus.clone();
+    let default = streams::default_bytes(stream::LOG, 1 << 30).unwrap();
+    assert_eq!(bus.usage(stream::LOG).await.unwrap().max_bytes, default);
+    let _watching = watch(&fourth.hub, &bus, fourth.guard).await;
+    until("the output is gone", || async {
+        let usage = bus.usage(stream::LOG).await.unwrap();
+        (usage.messages == 0).then_some(())
+    })
+    .await;
+    assert!(bus.usage(stream::FLOW).await.unwrap().bytes > 3 << 20);
+    until("it is told", || async {
+        let removed = told_removed(&bus).await?;
+        removed[stream::FLOW].is_null().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_go_by_age() {
+    let folder = tempfile::tempdir().unwrap();
+    let flow = Keep {
+        age: Some(Duration::from_secs(1)),
+        bytes: None,
+    };
+    let keeps = Keeps {
+        flow,
+        ..Keeps::default()
+    };
+    let hub = start_keeping(folder.path(), keeps).await;
+    fill(&hub.bus, 3).await;
+    until("the events are gone", || async {
+        let usage = hub.bus.usage(stream::FLOW).await.unwrap();
+        (usage.messages == 0).then_some(())
+    })
+    .await;
+    let log = hub.bus.usage(stream::LOG).await.unwrap();
+    assert_eq!(log.messages, 3, "output is kept for longer");
 }

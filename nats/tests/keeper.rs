@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use fleet_contract::envelope::WIRE_VERSION;
 use fleet_contract::event::{EventView, kind};
 use fleet_contract::ids::{JobId, Lane, MachineId, Writer};
-use fleet_contract::keeper::{MAKE_ROOM_ABOVE_PERCENT, Pace, Retention};
+use fleet_contract::keeper::{MAKE_ROOM_ABOVE_PERCENT, Pace, Retention, Why};
 use fleet_contract::lease::LeaseRecord;
 use fleet_contract::machine::{Load, Presence, Service, Specs};
 use fleet_contract::spec::{JobSpec, Target};
@@ -77,6 +77,10 @@ impl Bench {
     }
 
     async fn keeper(&self, pace: Pace, url: Option<String>) -> Running {
+        self.keeper_of(Retention::default(), pace, url).await
+    }
+
+    async fn keeper_of(&self, retention: Retention, pace: Pace, url: Option<String>) -> Running {
         let own = link("keeper", self.hub.keeper_credentials().unwrap(), url).await;
         let system = self.hub.system_credentials().unwrap();
         let system = link("system", system, None).await;
@@ -84,7 +88,7 @@ impl Bench {
             Bus::new(&own),
             system.client().clone(),
             self.hub.identity().clone(),
-            Retention::default(),
+            retention,
             clock::message_id().to_string(),
             pace,
             Arc::default(),
@@ -256,12 +260,7 @@ async fn a_machine_whose_connection_closes_is_lost_at_once() {
 async fn a_journal_that_fills_up_loses_its_oldest_ended_jobs_and_says_which() {
     // Four MiB of journal.
     let mut bench = Bench::new(20 << 20).await;
-    let pace = Pace {
-        purge_age_min: Duration::from_millis(100),
-        clear_before_purge: Duration::from_millis(50),
-        ..Pace::default()
-    };
-    let _keeper = bench.keeper(pace, None).await;
+    let _keeper = bench.keeper(hasty(), None).await;
     let mut ids: Vec<JobId> = Vec::new();
     loop {
         let id = clock::job_id();
@@ -277,19 +276,87 @@ async fn a_journal_that_fills_up_loses_its_oldest_ended_jobs_and_says_which() {
         }
     }
     // Several are removed side by side and told as they went: the oldest is soon among them.
-    let oldest = ids[0].to_string();
-    let detail = loop {
-        let mut purged = bench.event(kind::JOB_PURGED).await;
-        let detail = purged.data["detail"].take();
-        let named = detail["jobs"].as_array().unwrap();
-        assert_eq!(detail["count"], named.len(), "{detail}");
-        if named.contains(&oldest.as_str().into()) {
-            break detail;
-        }
-    };
+    until_removed(&mut bench, &ids[..1], Why::Room).await;
     assert!(bench.bus.tip(ids[0]).await.unwrap().is_none());
     let last = ids[ids.len() - 1];
-    assert!(bench.bus.tip(last).await.unwrap().is_some(), "{detail}");
+    assert!(bench.bus.tip(last).await.unwrap().is_some());
+}
+
+/// A job that has ended, with so many bytes in its journal and a chunk of output.
+async fn ended(bus: &Bus, bytes: usize) -> JobId {
+    let id = clock::job_id();
+    let mut spec = spec();
+    spec.stdin = Some(vec![0xff; bytes]);
+    bus.dispatch(id, None, spec).await.unwrap();
+    bus.cancel(id, "test").await.unwrap();
+    let log = subject::log(id, &studio());
+    let stored = bus.store(&log, "output".into(), &Store::default()).await;
+    stored.unwrap();
+    id
+}
+
+/// Returns when each of these jobs was named as removed, for this reason; the bytes that were told.
+async fn until_removed(bench: &mut Bench, jobs: &[JobId], why: Why) -> u64 {
+    let mut left: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+    let mut bytes = 0;
+    while !left.is_empty() {
+        let detail = bench.event(kind::JOB_PURGED).await.data["detail"].take();
+        assert_eq!(detail["reason"], why.to_string(), "{detail}");
+        assert!(detail["ended_until"].as_str() >= detail["ended_from"].as_str());
+        let named = detail["jobs"].as_array().unwrap();
+        assert_eq!(detail["count"], named.len(), "{detail}");
+        left.retain(|id| !named.contains(&id.as_str().into()));
+        bytes += detail["bytes"].as_u64().unwrap();
+    }
+    bytes
+}
+
+/// At once, but for what there is to see of the order.
+fn hasty() -> Pace {
+    Pace {
+        purge_age_min: Duration::from_millis(100),
+        clear_before_purge: Duration::from_millis(50),
+        ..Pace::default()
+    }
+}
+
+#[tokio::test]
+async fn ended_jobs_go_by_the_bytes_that_are_kept_of_them_oldest_first_with_their_output() {
+    let mut bench = Bench::new(STORE).await;
+    let retention = Retention {
+        bytes: Some(1 << 20),
+        ..Retention::default()
+    };
+    let _keeper = bench.keeper_of(retention, hasty(), None).await;
+    let mut jobs = Vec::new();
+    for _ in 0..5 {
+        jobs.push(ended(&bench.bus, 300 * 1024).await);
+    }
+    // In base64 each takes 400 KiB, about: there is room for two.
+    let bytes = until_removed(&mut bench, &jobs[..3], Why::Bytes).await;
+    assert!((1_200_000..1_300_000).contains(&bytes), "{bytes}");
+    for (at, id) in jobs.iter().enumerate() {
+        let there = bench.bus.tip(*id).await.unwrap().is_some();
+        assert_eq!(there, at >= 3, "{at}");
+        let log = subject::log(*id, &studio());
+        let output = bench.bus.last("LOG", &log).await.unwrap().is_some();
+        assert_eq!(output, at >= 3, "{at}");
+    }
+}
+
+#[tokio::test]
+async fn ended_jobs_go_by_their_age() {
+    let mut bench = Bench::new(STORE).await;
+    let retention = Retention {
+        age: Duration::from_secs(1),
+        ..Retention::default()
+    };
+    let (old, waits) = (ended(&bench.bus, 10).await, clock::job_id());
+    bench.bus.dispatch(waits, None, spec()).await.unwrap();
+    let _keeper = bench.keeper_of(retention, hasty(), None).await;
+    until_removed(&mut bench, &[old], Why::Age).await;
+    assert!(bench.bus.tip(old).await.unwrap().is_none());
+    assert!(bench.bus.tip(waits).await.unwrap().is_some(), "it waits");
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ async fn acknowledge(bus: &Bus, id: JobId, by: &str) -> Result<Done, Failure> {
                 })
                 .collect(),
         }),
-        Err(ActError::UnknownJob(id)) => Err(read::unknown(id)),
+        Err(ActError::UnknownJob(id)) => Err(read::gone(bus, id).await),
         Err(ActError::Bus(error)) => Err(error.into()),
         Err(error @ ActError::Moving(_)) => Err(Failure::new(Exit::TempFail, error.to_string())),
         Err(ActError::Impossible { .. }) => {

@@ -154,21 +154,15 @@ async fn cancel(bus: &Bus, id: JobId, by: &str) -> Result<What, Failure> {
             Ok(What::CancelRequested { machine })
         }
         Ok(Canceled::AlreadyEnded(state)) => Ok(What::AlreadyEnded { state }),
-        Err(error) => Err(refused(error)),
+        Err(ActError::UnknownJob(id)) => Err(read::gone(bus, id).await),
+        Err(ActError::Bus(error)) => Err(error.into()),
+        Err(other @ (ActError::Impossible { .. } | ActError::Moving(_))) => {
+            Err(Failure::new(Exit::TempFail, other.to_string()))
+        }
     }
 }
 
 /// Cancels for a waiter that was interrupted; what had ended meanwhile is fine.
 pub(crate) async fn quietly(bus: &Bus, id: JobId, by: &str) -> Result<(), Failure> {
     cancel(bus, id, by).await.map(drop)
-}
-
-fn refused(error: ActError) -> Failure {
-    match error {
-        ActError::UnknownJob(id) => read::unknown(id),
-        ActError::Bus(error) => error.into(),
-        other @ (ActError::Impossible { .. } | ActError::Moving(_)) => {
-            Failure::new(Exit::TempFail, other.to_string())
-        }
-    }
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use fleet_nats::hub::Credentials;
+use fleet_nats::hub::{Credentials, HubRecord};
+use fleet_nats::streams;
+use fleet_nats::subject::stream;
 use serde::Serialize;
 
 use crate::config::keys::{KEYS, Table};
@@ -13,6 +15,7 @@ use crate::output::style::Paint;
 use crate::output::table::{Cell, Column};
 use crate::output::{Answer, Look, table};
 use crate::service::agent;
+use crate::words;
 
 #[derive(Debug, Serialize)]
 struct Row {
@@ -116,6 +119,8 @@ fn effective(key: &str, settings: &Settings) -> Option<(String, String)> {
             None => by_default(settings.machine().to_string()),
         },
         "slots" => by_default(settings.slots().to_string()),
+        "logs_size" => by_default(stream_bytes(stream::LOG, settings)?),
+        "flow_size" => by_default(stream_bytes(stream::FLOW, settings)?),
         "hub" => {
             let named = settings.path("credentials").map(PathBuf::from);
             let path = named.clone().unwrap_or_else(|| home.operator_credentials());
@@ -125,4 +130,11 @@ fn effective(key: &str, settings: &Settings) -> Option<(String, String)> {
         }
         _ => None,
     }
+}
+
+/// What a stream of the hub that lives here may take where nobody has set it.
+fn stream_bytes(name: &str, settings: &Settings) -> Option<String> {
+    let record = HubRecord::load(&settings.home).ok()??;
+    let bytes = streams::default_bytes(name, record.max_file_store)?;
+    Some(words::bytes(bytes))
 }

@@ -28,7 +28,7 @@ use crate::outage::Outages;
 use crate::output::log::JobOutput;
 use crate::output::{Answer, Look, Said};
 use crate::read;
-use crate::words::count;
+use crate::words::{self, count};
 
 /// Shows a job's output.
 pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
@@ -54,6 +54,7 @@ pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
         };
     };
     let mut sink = Sink::new(cx.output.is_json(), args.raw);
+    sink.not_kept = not_kept(&bus, &job).await?;
     let mut reader = LogTail::open(&bus, id).await?;
     if args.follow {
         let mut journal = JournalTail::open(&bus, id, job.last_seq + 1, Some(job)).await?;
@@ -73,6 +74,29 @@ pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
         sink.finish(cx, &JobView::of(&job))?;
     }
     Ok(0)
+}
+
+/// What the hub keeps of output where that begins only after this job's end: what of it is missing
+/// may have been removed.
+async fn not_kept(bus: &Bus, job: &Job) -> Result<Option<String>, Failure> {
+    let Some(ended_at) = JobView::of(job).ended_at else {
+        return Ok(None);
+    };
+    let kept = bus.usage(stream::LOG).await?;
+    let age = kept.max_age.unwrap_or(Duration::MAX);
+    let from = match kept.first_time {
+        Some(first) => first,
+        None if kept.now.since(ended_at) > age => kept.now,
+        None => return Ok(None),
+    };
+    let removed = kept.last_seq > 0 && kept.first_seq > 1 && ended_at < from;
+    Ok(removed.then(|| {
+        format!(
+            "the hub has no output from before {from} (it keeps it for {}, up to {})",
+            words::span(age),
+            words::bytes(kept.max_bytes)
+        )
+    }))
 }
 
 async fn look(args: &Logs, cx: &Context) -> Result<(Bus, JobId), Failure> {
@@ -148,6 +172,8 @@ pub(crate) struct Sink {
     order: Assembler,
     /// Bytes that were missing before what was shown.
     missing_bytes: u64,
+    /// What the hub keeps of output, where that does not reach back to the job's end.
+    not_kept: Option<String>,
 }
 
 impl Sink {
@@ -159,6 +185,7 @@ impl Sink {
             attempt: None,
             order: Assembler::default(),
             missing_bytes: 0,
+            not_kept: None,
         }
     }
 
@@ -224,8 +251,11 @@ impl Sink {
         self.output.finish()?;
         let left = self.waits_for(job);
         if let Some(machine) = job.machine.as_ref().filter(|_| left > 0) {
-            cx.output
-                .note(&format!("{} still on {machine}", count(left, "chunk")));
+            let chunks = count(left, "chunk");
+            cx.output.note(&match &self.not_kept {
+                Some(why) => format!("{chunks} removed, or still on {machine}: {why}"),
+                None => format!("{chunks} still on {machine}"),
+            });
         }
         let at_end = self.lost_at_end(job);
         if at_end > 0 {

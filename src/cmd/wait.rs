@@ -24,8 +24,9 @@ pub(crate) async fn run(args: &Wait, cx: &mut Context) -> Outcome {
     let mut waiting = Vec::new();
     let mut ended = BTreeMap::new();
     for id in &ids {
-        let job = read::through_outages(&bus, || bus.job(*id)).await?;
-        let job = job.ok_or_else(|| read::unknown(*id))?;
+        let Some(job) = read::through_outages(&bus, || bus.job(*id)).await? else {
+            return Err(read::gone(&bus, *id).await);
+        };
         let view = JobView::of(&job);
         if view.exit_status().is_some() {
             show_ended(cx, &view)?;

@@ -223,6 +223,26 @@ mod tests {
                 "fleet: c.toml:2: env.A: write its value as a text in quotes",
             ),
             (
+                "jobs_age = \"5m\"",
+                "fleet: c.toml:1: jobs_age: \"5m\" is out of bounds: use 1h to 10years",
+            ),
+            (
+                "logs_age = 14",
+                "fleet: c.toml:1: logs_age: 14 has no unit: write it like \"14s\"",
+            ),
+            (
+                "flow_size = \"1 MiB\"",
+                "fleet: c.toml:1: flow_size: 1.0 MiB is out of bounds: use 4.0 MiB to 1.0 TiB",
+            ),
+            (
+                "jobs_count = 0",
+                "fleet: c.toml:1: jobs_count: 0 is out of bounds: use 1 to 1000000",
+            ),
+            (
+                "jobs_count = \"many\"",
+                "fleet: c.toml:1: jobs_count: \"many\" is no number: write it without quotes",
+            ),
+            (
                 "log_keep = \"1 KiB\"",
                 "fleet: c.toml:1: log_keep: 1.0 KiB is out of bounds: use 64 KiB to 1.0 TiB",
             ),

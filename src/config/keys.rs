@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fleet_agent::executor::OutputBound;
+use fleet_contract::keeper::Retention;
 use fleet_contract::machine::{HEARTBEAT_DEFAULT, HEARTBEAT_MAX, HEARTBEAT_MIN};
 use fleet_contract::spec::LOG_KEEP_DEFAULT_BYTES;
+use fleet_nats::streams::{BYTES_MIN, FLOW_AGE, LOG_AGE};
 
 use crate::args::parse;
 use crate::output::style::ColorChoice;
@@ -19,6 +21,15 @@ pub(crate) const GRACE_DEFAULT: Duration = Duration::from_secs(30);
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Least and most output that can be kept of a job, in bytes.
 const LOG_KEEP_BOUNDS: (u64, u64) = (64 * 1024, 1 << 40);
+/// Least and most that the hub can keep of one kind, in bytes: what a stream has at least.
+const SIZE_BOUNDS: (u64, u64) = (BYTES_MIN, 1 << 40);
+/// Shortest and longest that the hub can keep anything.
+const AGE_BOUNDS: (Duration, Duration) = (
+    Duration::from_secs(3600),
+    Duration::from_secs(10 * 31_557_600),
+);
+/// Least and most ended jobs that the hub can keep; each takes about 1 KiB of its memory.
+const COUNT_BOUNDS: (u64, u64) = (1, 1_000_000);
 
 /// Least and most output of all jobs that can be kept on a machine, in bytes.
 const SPOOL_KEEP_BOUNDS: (u64, u64) = (1 << 20, 1 << 40);
@@ -105,7 +116,7 @@ impl Table {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Kind {
     Hub,
     Machine,
@@ -117,6 +128,12 @@ enum Kind {
     LogKeep,
     SpoolKeep,
     SpoolAge,
+    /// How long the hub keeps something, unless configured.
+    Age(fn() -> Duration),
+    /// How many bytes the hub keeps of something.
+    Size,
+    /// How many ended jobs the hub keeps.
+    Count,
     Color,
 }
 
@@ -137,7 +154,7 @@ pub(crate) struct Key {
 }
 
 /// Every setting that is not a table.
-pub(crate) static KEYS: [Key; 12] = [
+pub(crate) static KEYS: [Key; 19] = [
     Key {
         name: "hub",
         variable: Some("FLEET_HUB"),
@@ -227,6 +244,62 @@ pub(crate) static KEYS: [Key; 12] = [
         kind: Kind::SpoolAge,
     },
     Key {
+        name: "jobs_age",
+        variable: None,
+        project: false,
+        help: "How long the hub keeps ended jobs and their output, 1h to 10 years.",
+        example: "\"7d\"",
+        kind: Kind::Age(|| Retention::default().age),
+    },
+    Key {
+        name: "jobs_count",
+        variable: None,
+        project: false,
+        help: "How many ended jobs the hub keeps, 1 to 1000000.",
+        example: "20000",
+        kind: Kind::Count,
+    },
+    Key {
+        name: "jobs_size",
+        variable: None,
+        project: false,
+        help: "How many bytes of journal the hub keeps of ended jobs. Unset: while it has room.",
+        example: "\"1 GiB\"",
+        kind: Kind::Size,
+    },
+    Key {
+        name: "logs_age",
+        variable: None,
+        project: false,
+        help: "How long the hub keeps output, 1h to 10 years.",
+        example: "\"14d\"",
+        kind: Kind::Age(|| LOG_AGE),
+    },
+    Key {
+        name: "logs_size",
+        variable: None,
+        project: false,
+        help: "How many bytes of output the hub keeps. Unset: a share of its store.",
+        example: "\"4 GiB\"",
+        kind: Kind::Size,
+    },
+    Key {
+        name: "flow_age",
+        variable: None,
+        project: false,
+        help: "How long the hub keeps events, 1h to 10 years.",
+        example: "\"14d\"",
+        kind: Kind::Age(|| FLOW_AGE),
+    },
+    Key {
+        name: "flow_size",
+        variable: None,
+        project: false,
+        help: "How many bytes of events the hub keeps. Unset: a share of its store.",
+        example: "\"1 GiB\"",
+        kind: Kind::Size,
+    },
+    Key {
         name: "color",
         variable: None,
         project: false,
@@ -245,20 +318,25 @@ impl Key {
     /// The value that holds where nobody set one.
     pub(crate) fn default(&self) -> Option<Value> {
         match self.kind {
-            Kind::Hub | Kind::Machine | Kind::Slots | Kind::Path => None,
+            Kind::Hub | Kind::Machine | Kind::Slots | Kind::Path | Kind::Size => None,
             Kind::Listen => Some(Value::Text("127.0.0.1:4222".to_owned())),
             Kind::Heartbeat => Some(Value::Span(HEARTBEAT_DEFAULT)),
             Kind::Grace => Some(Value::Span(GRACE_DEFAULT)),
             Kind::LogKeep => Some(Value::Size(LOG_KEEP_DEFAULT_BYTES)),
             Kind::SpoolKeep => Some(Value::Size(OutputBound::BYTES_DEFAULT)),
             Kind::SpoolAge => Some(Value::Span(OutputBound::AGE_DEFAULT)),
+            Kind::Age(default) => Some(Value::Span(default())),
+            Kind::Count => {
+                let count = u64::try_from(Retention::default().count).unwrap_or(u64::MAX);
+                Some(Value::Number(count))
+            }
             Kind::Color => Some(Value::Text("auto".to_owned())),
         }
     }
 
     /// The value that an environment variable says.
     pub(crate) fn read_text(&self, text: &OsStr) -> Result<Value, String> {
-        if self.kind == Kind::Path {
+        if matches!(self.kind, Kind::Path) {
             return Ok(Value::Path(PathBuf::from(text)));
         }
         let text = text
@@ -272,7 +350,9 @@ impl Key {
         match self.kind {
             Kind::Hub => hub_url(text).map(Value::Text),
             Kind::Machine => parse::machine(text).map(|m| Value::Text(m.to_string())),
-            Kind::Slots => Err(format!("{text:?} is no number: write it without quotes")),
+            Kind::Slots | Kind::Count => {
+                Err(format!("{text:?} is no number: write it without quotes"))
+            }
             Kind::Listen => parse::listen(text).map(|a| Value::Text(a.to_string())),
             Kind::Path if text.is_empty() => Err("an empty path".to_owned()),
             Kind::Path => Ok(Value::Path(PathBuf::from(text))),
@@ -283,6 +363,8 @@ impl Key {
                 words::parse_bytes(text).and_then(|size| sized(size, SPOOL_KEEP_BOUNDS))
             }
             Kind::SpoolAge => within(text, SPOOL_AGE_BOUNDS.0, SPOOL_AGE_BOUNDS.1),
+            Kind::Age(_) => within(text, AGE_BOUNDS.0, AGE_BOUNDS.1),
+            Kind::Size => words::parse_bytes(text).and_then(|n| sized(n, SIZE_BOUNDS)),
             Kind::Color => ColorChoice::from_word(text)
                 .map(|c| Value::Text(c.as_str().to_owned()))
                 .ok_or_else(|| format!("{text:?} is not one of auto, always, never")),
@@ -295,16 +377,24 @@ impl Key {
             Kind::Slots => parse::slots(&number.to_string())
                 .map(|n| Value::Number(u64::from(n)))
                 .map_err(|why| why.replace('"', "")),
-            Kind::LogKeep | Kind::SpoolKeep => {
+            Kind::Count => match u64::try_from(number) {
+                Ok(n) if (COUNT_BOUNDS.0..=COUNT_BOUNDS.1).contains(&n) => Ok(Value::Number(n)),
+                _ => Err(format!(
+                    "{number} is out of bounds: use {} to {}",
+                    COUNT_BOUNDS.0, COUNT_BOUNDS.1
+                )),
+            },
+            Kind::LogKeep | Kind::SpoolKeep | Kind::Size => {
                 let bounds = match self.kind {
                     Kind::LogKeep => LOG_KEEP_BOUNDS,
-                    _ => SPOOL_KEEP_BOUNDS,
+                    Kind::SpoolKeep => SPOOL_KEEP_BOUNDS,
+                    _ => SIZE_BOUNDS,
                 };
                 u64::try_from(number)
                     .map_err(|_| format!("{number} is less than nothing"))
                     .and_then(|size| sized(size, bounds))
             }
-            Kind::Heartbeat | Kind::Grace | Kind::SpoolAge => {
+            Kind::Heartbeat | Kind::Grace | Kind::SpoolAge | Kind::Age(_) => {
                 Err(format!("{number} has no unit: write it like \"{number}s\""))
             }
             _ => Err(format!(

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fleet_contract::ids::MachineId;
+use fleet_contract::keeper::Retention;
 use fleet_nats::home::Home;
+use fleet_nats::streams::{Keep, Keeps};
 
 use self::console::Console;
 use self::file::File;
@@ -286,6 +288,39 @@ impl Settings {
             Some(Value::Size(size)) => *size,
             _ => 0,
         }
+    }
+
+    /// How long the hub keeps ended jobs, and how many of them.
+    pub(crate) fn retention(&self) -> Retention {
+        let default = Retention::default();
+        Retention {
+            age: self.span("jobs_age"),
+            count: match self.value("jobs_count") {
+                Some(Value::Number(n)) => usize::try_from(*n).unwrap_or(usize::MAX),
+                _ => default.count,
+            },
+            bytes: self.size_if_set("jobs_size"),
+        }
+    }
+
+    /// How long the hub keeps events and output, and how much of them: what was set.
+    pub(crate) fn keeps(&self) -> Keeps {
+        let keep = |age, bytes| Keep {
+            age: self.is_set(age).then(|| self.span(age)),
+            bytes: self.size_if_set(bytes),
+        };
+        Keeps {
+            flow: keep("flow_age", "flow_size"),
+            log: keep("logs_age", "logs_size"),
+        }
+    }
+
+    fn is_set(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|s| s.origin != Origin::Default)
+    }
+
+    fn size_if_set(&self, key: &str) -> Option<u64> {
+        self.is_set(key).then(|| self.size(key))
     }
 
     /// Whether the console takes the mouse, and who says so.

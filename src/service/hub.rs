@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fleet_contract::event::kind;
-use fleet_contract::keeper::Retention;
 use fleet_nats::bus::Bus;
 use fleet_nats::connect::{ConnectOptions, connect, connect_for_ever};
 use fleet_nats::flow::NewEvent;
@@ -19,6 +18,7 @@ use fleet_nats::hub::{
     find_server, install_server,
 };
 use fleet_nats::hub_stats::{self, AboutHub, KeeperCounters};
+use fleet_nats::streams::TooMuch;
 use fleet_nats::{clock, keeper, subject};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
@@ -97,7 +97,9 @@ impl HubService {
         };
         let link = connect(&options).await.map_err(no_hub)?;
         let bus = Bus::new(&link);
-        let mut guard = Guard::new(bus.clone(), hub.handle());
+        let keeps = settings.keeps();
+        keeps.fit(hub.record().max_file_store).map_err(no_room)?;
+        let mut guard = Guard::new(bus.clone(), hub.handle()).keeping(keeps);
         let notes = guard.admit().await.map_err(not_admitted)?;
         for note in &notes {
             tracing::error!("{note}");
@@ -123,12 +125,13 @@ impl HubService {
         );
         let answerer = tokio::spawn(answers);
         let (keepers_bus, identity) = (bus.clone(), hub.identity().clone());
+        let retention = settings.retention();
         let keeper = move |_epoch| {
             KeeperTask::new(tokio::spawn(keeper::run(
                 keepers_bus.clone(),
                 system.client().clone(),
                 identity.clone(),
-                Retention::default(),
+                retention,
                 clock::message_id().to_string(),
                 counters.clone(),
             )))
@@ -171,6 +174,11 @@ type Serving = (
     Teller,
     Vec<String>,
 );
+
+/// More is to be kept than the store can hold.
+fn no_room(error: TooMuch) -> Failure {
+    Failure::config(error.to_string()).next("smaller logs_size and flow_size in config.toml")
+}
 
 /// What the hub stores cannot be looked at.
 fn not_admitted(error: GuardError) -> Failure {

@@ -24,6 +24,7 @@ mod output;
 mod peers;
 mod promises;
 mod recorder;
+mod retention;
 mod services;
 mod spool;
 mod spool_bounds;

@@ -4,6 +4,7 @@
 //! compare-and-swap: a restart, a repeat or a second keeper does no harm. Nothing here waits; the
 //! shell asks [`Keeper::next_due`] when to come back.
 
+mod ended;
 mod headless;
 mod limits;
 mod lost;
@@ -20,10 +21,11 @@ use crate::policy;
 use crate::record::{Cause, Change, Record};
 use crate::spec::Target;
 use crate::time::Time;
+use ended::Ended;
 use headless::Headless;
 use superseded::Pending;
 
-pub use limits::{Pace, Retention};
+pub use limits::{Pace, Removed, Retention, Why};
 pub use overdue::OVERDUE;
 pub use superseded::{KEEP_UNACKNOWLEDGED, UNACKNOWLEDGED_MAX};
 
@@ -193,9 +195,7 @@ pub struct Keeper {
     epoch: u64,
     jobs: HashMap<JobId, Kept>,
     deadlines: BTreeSet<(Time, JobId)>,
-    /// Ended jobs by the time of their end, and of them those that go as soon as they may.
-    ended: BTreeSet<(Time, JobId)>,
-    surplus: BTreeSet<(Time, JobId)>,
+    ended: Ended,
     running: BTreeMap<MachineId, BTreeSet<JobId>>,
     leases: BTreeMap<MachineId, LeaseSeen>,
     taking: BTreeMap<MachineId, BootTime>,
@@ -219,8 +219,7 @@ impl Keeper {
             epoch: 0,
             jobs: HashMap::new(),
             deadlines: BTreeSet::new(),
-            ended: BTreeSet::new(),
-            surplus: BTreeSet::new(),
+            ended: Ended::default(),
             running: BTreeMap::new(),
             leases: BTreeMap::new(),
             taking: BTreeMap::new(),
@@ -334,13 +333,6 @@ impl Keeper {
         }
     }
 
-    /// A record of the job takes this many bytes on the hub.
-    pub fn grew(&mut self, id: JobId, bytes: u64) {
-        if let Some(kept) = self.jobs.get_mut(&id) {
-            kept.bytes = kept.bytes.saturating_add(bytes);
-        }
-    }
-
     /// Takes in a lease's next record. What it gives up ([`LeaseRecord::gives_up`]) is due to be
     /// lost.
     pub fn lease(&mut self, record: &LeaseRecord, seq: u64, at: BootTime) {
@@ -407,16 +399,6 @@ impl Keeper {
             kept.busy_until = None;
             self.schedule(id);
         }
-    }
-
-    /// The job's journal was removed; whether it was one that had ended.
-    pub fn purged(&mut self, id: JobId) -> bool {
-        self.headless.remove(id);
-        let kept = self.jobs.remove(&id);
-        if let Some(kept) = &kept {
-            self.unindex(id, kept);
-        }
-        kept.is_some()
     }
 
     /// The record that makes a freshly published ticket valid, if the job still stands at `after`.
@@ -489,28 +471,6 @@ impl Keeper {
             })
             .min();
         job.into_iter().chain(lease).min()
-    }
-
-    /// The journal holds `bytes` of `max_bytes`. Where that is more than
-    /// [`MAKE_ROOM_ABOVE_PERCENT`], the oldest ended jobs that take what is above
-    /// [`MAKE_ROOM_DOWN_TO_PERCENT`] go as soon as they may ([`PURGE_AGE_MIN`]); whether it is.
-    pub fn journal_holds(&mut self, bytes: u64, max_bytes: u64) -> bool {
-        let part = |percent: u64| max_bytes / 100 * percent;
-        if max_bytes == 0 || bytes <= part(MAKE_ROOM_ABOVE_PERCENT) {
-            return false;
-        }
-        let takes = |id: &JobId| self.jobs.get(id).map_or(0, |kept| kept.bytes);
-        let mut room: u64 = self.surplus.iter().map(|(_, id)| takes(id)).sum();
-        let mut count = 0;
-        for (_, id) in &self.ended {
-            if bytes.saturating_sub(room) <= part(MAKE_ROOM_DOWN_TO_PERCENT) {
-                break;
-            }
-            room = room.saturating_add(takes(id));
-            count += 1;
-        }
-        self.shed(count);
-        true
     }
 
     /// Machines whose leases can be over: those that hold one, so that another instance may take
@@ -633,21 +593,22 @@ impl Keeper {
             _ => None,
         };
         let was_on = std::mem::replace(&mut kept.runs_on, runs_on.clone());
-        let ended_at = kept.ended_at;
+        let (ended_at, bytes) = (kept.ended_at, kept.bytes);
         kept.drop_told();
         let was_held = self.unacknowledged.contains(&id);
         let room = was_held || self.unacknowledged.len() < UNACKNOWLEDGED_MAX;
         let holds = room && kept.waits_for_operator();
         if was_ended != ended_at || was_held != holds {
             if let Some(at) = was_ended {
-                self.ended.remove(&(at, id));
-                self.surplus.remove(&(at, id));
+                self.ended.remove(at, id);
             }
             if holds {
                 self.unacknowledged.insert(id);
             } else {
                 self.unacknowledged.remove(&id);
-                self.ended.extend(ended_at.map(|at| (at, id)));
+                if let Some(at) = ended_at {
+                    self.ended.insert(at, id, bytes);
+                }
             }
         }
         if was_on != runs_on {
@@ -659,7 +620,7 @@ impl Keeper {
             }
         }
         self.schedule(id);
-        self.shed(self.ended.len().saturating_sub(self.retention.count));
+        self.shed_surplus();
     }
 
     /// Sets the job's deadline from what is known of it.
@@ -683,7 +644,7 @@ impl Keeper {
                 JobState::Running { .. } if self.given_up(job) => Some(kept.stored),
                 JobState::Running { .. } => kept.overdue_at(),
                 state if state.word().is_terminal() => kept.ended_at.map(|at| {
-                    let age = if self.surplus.contains(&(at, id)) {
+                    let age = if self.ended.surplus(at, id).is_some() {
                         self.retention.age.min(self.pace.purge_age_min)
                     } else if self.unacknowledged.contains(&id) {
                         self.retention.age.max(KEEP_UNACKNOWLEDGED)
@@ -703,17 +664,6 @@ impl Keeper {
         // While an act is under way there is nothing to look at.
         let deadline = wanted.map(|at| kept.busy_until.map_or(at, |busy| busy.max(at)));
         self.set_deadline(id, deadline);
-    }
-
-    /// Puts the oldest ended jobs over the limit among those that go as soon as they may.
-    fn shed(&mut self, count: usize) {
-        for _ in 0..count {
-            let Some((at, id)) = self.ended.pop_first() else {
-                return;
-            };
-            self.surplus.insert((at, id));
-            self.schedule(id);
-        }
     }
 
     fn set_deadline(&mut self, id: JobId, deadline: Option<Time>) {
@@ -742,8 +692,7 @@ impl Keeper {
             self.deadlines.remove(&(at, id));
         }
         if let Some(at) = kept.ended_at {
-            self.ended.remove(&(at, id));
-            self.surplus.remove(&(at, id));
+            self.ended.remove(at, id);
         }
         if let Some(machine) = &kept.runs_on {
             self.leaves(id, machine);

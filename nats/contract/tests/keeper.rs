@@ -17,7 +17,7 @@ use fleet_contract::job::{Applied, Void, first_record};
 use fleet_contract::keeper::{
     ACT_TIMEOUT, Act, CLEAR_BEFORE_PURGE, Keeper, MAKE_ROOM_ABOVE_PERCENT,
     MAKE_ROOM_DOWN_TO_PERCENT, OVERDUE, PURGE_AGE_MIN, Pace, Retention, TICKET_CHECK_FIRST,
-    TICKET_CHECK_MAX,
+    TICKET_CHECK_MAX, Why,
 };
 use fleet_contract::lease::{BootTime, LEASE, LeaseRecord};
 use fleet_contract::outcome::{Outcome, OutputCount};
@@ -461,6 +461,49 @@ fn a_journal_that_fills_up_loses_its_oldest_ended_jobs_first_and_no_more_than_ne
 }
 
 #[test]
+fn ended_jobs_that_take_more_than_is_kept_go_oldest_first_and_each_says_why() {
+    let mut bench = Bench::new(Retention {
+        age: 3600 * SECOND,
+        count: 3,
+        bytes: Some(400),
+    });
+    // Each takes 120 and then 40 more, by the record that ends it.
+    for n in 1..=4 {
+        bench.queue(job_id(n));
+        bench.keeper.grew(job_id(n), 120);
+        bench.claim(job_id(n), 1, 0);
+        bench.end(job_id(n), 1, Next::End, Duration::ZERO);
+        bench.keeper.grew(job_id(n), 40);
+        bench.pass(Duration::from_millis(1));
+    }
+    bench.pass(PURGE_AGE_MIN);
+    let clears: Vec<Act> = bench.due();
+    let expected: Vec<Act> = (1..=2).map(|n| Act::Clear { job: job_id(n) }).collect();
+    assert_eq!(
+        clears, expected,
+        "320 of 640 are kept, and no more than needed goes"
+    );
+    let removed = |bench: &mut Bench, n| bench.keeper.purged(job_id(n)).unwrap();
+    let first = removed(&mut bench, 1);
+    assert_eq!((first.why, first.bytes), (Why::Bytes, 160));
+    assert_eq!(first.ended_at, Some(Time::from_micros(0)));
+    // There is room for one that runs again: nothing else goes.
+    bench.queue(job_id(2));
+    assert_eq!(bench.keeper.purged(job_id(2)).unwrap().why, Why::Age);
+    for n in 5..=6 {
+        bench.queue(job_id(n));
+        bench.claim(job_id(n), 1, 0);
+        bench.end(job_id(n), 1, Next::End, Duration::ZERO);
+    }
+    assert_eq!(
+        removed(&mut bench, 3).why,
+        Why::Count,
+        "small ones, but too many"
+    );
+    assert_eq!(bench.keeper.purged(job_id(3)), None);
+}
+
+#[test]
 fn a_silent_machine_loses_its_lease_and_then_its_attempts() {
     for (on_lost, state) in [
         (OnLost::Ask, StateWord::NeedsHuman),
@@ -590,6 +633,7 @@ fn ended_jobs_go_when_they_are_old_or_too_many_their_tickets_first() {
     let retention = Retention {
         age: 3600 * SECOND,
         count: 1,
+        bytes: None,
     };
     let mut bench = Bench::new(retention);
     for n in 1..=2 {
@@ -630,6 +674,7 @@ fn a_job_that_runs_again_is_not_purged() {
     let mut bench = Bench::new(Retention {
         age: 600 * SECOND,
         count: 0,
+        bytes: None,
     });
     bench.queue(job_id(1));
     bench.claim(job_id(1), 1, 0);

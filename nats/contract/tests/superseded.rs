@@ -405,6 +405,7 @@ fn what_nobody_has_acknowledged_is_kept_longer_but_not_for_ever_and_not_without_
     let few = Retention {
         age: Duration::from_secs(7 * day),
         count: 1,
+        bytes: None,
     };
     let mut keeper = Keeper::new(BootTime(0), few);
     let id =

@@ -6,6 +6,7 @@
 //! ([`fleet_contract::damage`]).
 
 mod recover;
+mod removed;
 mod room;
 mod state;
 mod watch;
@@ -26,6 +27,7 @@ use crate::flow::NewEvent;
 use crate::hub::{HubHandle, HubRecord, RecordError, Recovering};
 use crate::keeper;
 use crate::registry::decode_lease;
+use crate::streams::Keeps;
 use crate::subject::{self, HUB, stream};
 
 pub use state::{StreamState, streams};
@@ -59,6 +61,8 @@ pub struct Guard {
     word: HubWord,
     /// An agent's word alone has begun a recovery at this server: once is enough.
     believed: bool,
+    /// How long events and output are kept.
+    keeps: Keeps,
     watch: watch::Memory,
 }
 
@@ -81,8 +85,16 @@ impl Guard {
             boot: clock::message_id().to_string(),
             events: 0,
             believed: false,
+            keeps: Keeps::default(),
             watch: watch::Memory::new(),
         }
+    }
+
+    /// The same of a hub where events and output are kept like this.
+    #[must_use]
+    pub fn keeping(mut self, keeps: Keeps) -> Self {
+        self.keeps = keeps;
+        self
     }
 
     /// The hub's epoch.
@@ -183,8 +195,16 @@ impl Guard {
                 record.recovering = Some(Recovering { since, damage });
             })?;
         }
-        let made = keeper::prepare(&self.bus, record.max_file_store).await?;
+        let store = record.max_file_store;
+        let made = keeper::prepare_keeping(&self.bus, store, &self.keeps).await?;
         tracing::debug!(?made, "streams");
+        let after = streams(&self.bus).await?;
+        notes.extend(removed::by_limits(there, &after));
+        if damages.is_empty() {
+            // What the first look finds gone, new limits have removed.
+            self.watch.last.clone_from(there);
+            self.watch.removals.expect();
+        }
         let recovering = self.hub.record().recovering;
         if recovering.is_some() || damages.contains_key(stream::LEASE) {
             self.forget_leases(&record, there).await?;

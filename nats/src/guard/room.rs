@@ -14,17 +14,6 @@ const NAMED: usize = 3;
 /// Subjects that are looked through for them.
 const SUBJECTS: usize = 100_000;
 
-/// Messages that went between two looks: what came, less what there is more of.
-pub(super) fn removed(then: &StreamState, now: &StreamState) -> u64 {
-    if then.created != now.created {
-        return 0;
-    }
-    let came = now.last_seq.saturating_sub(then.last_seq);
-    then.messages
-        .saturating_add(came)
-        .saturating_sub(now.messages)
-}
-
 /// What to say of a stream that is nearly full.
 pub(super) async fn nearly_full(bus: &Bus, name: &str, state: &StreamState) -> String {
     let percent = state.bytes.saturating_mul(100) / state.max_bytes.max(1);
@@ -89,27 +78,6 @@ fn owner(name: &str, subject: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn state(messages: u64, last_seq: u64) -> StreamState {
-        StreamState {
-            created: "x".to_owned(),
-            first_seq: 1,
-            last_seq,
-            last_time: String::new(),
-            messages,
-            bytes: 0,
-            max_bytes: 0,
-        }
-    }
-
-    #[test]
-    fn what_went_is_what_came_and_is_not_there() {
-        assert_eq!(removed(&state(10, 10), &state(15, 15)), 0);
-        assert_eq!(removed(&state(10, 10), &state(12, 15)), 3);
-        let mut anew = state(0, 0);
-        anew.created = "y".to_owned();
-        assert_eq!(removed(&state(10, 10), &anew), 0);
-    }
 
     #[test]
     fn a_grower_is_named_by_who_can_do_something_about_it() {

@@ -1,9 +1,11 @@
 //! What is there of the streams, as the server says it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fleet_contract::damage;
+use fleet_contract::time::Time;
 use serde::Deserialize;
 
 use crate::bus::{Bus, BusError};
@@ -21,12 +23,16 @@ pub struct StreamState {
     pub last_seq: u64,
     /// When its last message was stored, verbatim.
     pub last_time: String,
+    /// When its first message was stored; none where it is empty.
+    pub first_time: Option<Time>,
     /// Messages in it.
     pub messages: u64,
     /// Bytes in it.
     pub bytes: u64,
     /// Most bytes it may hold; 0: no limit.
     pub max_bytes: u64,
+    /// How long messages are kept; none: for ever.
+    pub max_age: Option<Duration>,
 }
 
 /// Every stream of the contract that is there.
@@ -43,6 +49,8 @@ pub async fn streams(bus: &Bus) -> Result<BTreeMap<String, StreamState>, BusErro
     #[derive(Deserialize)]
     struct Config {
         max_bytes: i64,
+        #[serde(default)]
+        max_age: u64,
     }
     #[derive(Deserialize)]
     struct State {
@@ -50,6 +58,8 @@ pub async fn streams(bus: &Bus) -> Result<BTreeMap<String, StreamState>, BusErro
         bytes: u64,
         first_seq: u64,
         last_seq: u64,
+        #[serde(default)]
+        first_ts: String,
         #[serde(default)]
         last_ts: String,
     }
@@ -69,9 +79,17 @@ pub async fn streams(bus: &Bus) -> Result<BTreeMap<String, StreamState>, BusErro
             first_seq: info.state.first_seq,
             last_seq: info.state.last_seq,
             last_time: info.state.last_ts,
+            first_time: match info.state.messages {
+                0 => None,
+                _ => info.state.first_ts.parse().ok(),
+            },
             messages: info.state.messages,
             bytes: info.state.bytes,
             max_bytes: u64::try_from(info.config.max_bytes).unwrap_or(0),
+            max_age: match info.config.max_age {
+                0 => None,
+                nanos => Some(Duration::from_nanos(nanos)),
+            },
         };
         found.insert(name.to_owned(), state);
     }

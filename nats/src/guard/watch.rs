@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::removed::Removals;
 use super::{Guard, GuardError, StreamState, Trouble, room, state, word};
 use crate::bus::Bus;
 use crate::clock;
@@ -33,8 +34,6 @@ const DISK_PART: u64 = 50;
 const RESTART_PAUSE: Duration = Duration::from_secs(20);
 /// Pause after the hub's word was said again over another's.
 const CORRECT_PAUSE: Duration = Duration::from_millis(100);
-/// What retention removed is told this often at the most.
-const REMOVED_EVERY: Duration = Duration::from_secs(3600);
 
 /// The keeper's task; ended when dropped.
 pub struct KeeperTask(JoinHandle<()>);
@@ -65,11 +64,9 @@ pub async fn write_down(bus: &Bus, hub: &HubHandle) {
 /// What the guard remembers from one look to the next.
 pub(super) struct Memory {
     clock: (Time, BootTime),
-    last: BTreeMap<String, StreamState>,
+    pub(super) last: BTreeMap<String, StreamState>,
     restarted: Option<BootTime>,
-    /// What retention has removed and nobody was told: when that was told last.
-    removed: BTreeMap<String, u64>,
-    removed_told: Option<BootTime>,
+    pub(super) removals: Removals,
 }
 
 impl Memory {
@@ -78,8 +75,7 @@ impl Memory {
             clock: (clock::now(), clock::boot_time()),
             last: BTreeMap::new(),
             restarted: None,
-            removed: BTreeMap::new(),
-            removed_told: None,
+            removals: Removals::default(),
         }
     }
 }
@@ -283,23 +279,10 @@ impl Guard {
 
     /// What retention removed by age and bytes, since it was told last.
     async fn count_removed(&mut self, there: &BTreeMap<String, StreamState>) {
-        for name in [stream::FLOW, stream::LOG] {
-            if let (Some(then), Some(now)) = (self.watch.last.get(name), there.get(name)) {
-                let removed = room::removed(then, now);
-                if removed > 0 {
-                    *self.watch.removed.entry(name.to_owned()).or_default() += removed;
-                }
-            }
+        self.watch.removals.count(&self.watch.last, there);
+        if let Some(detail) = self.watch.removals.take(clock::boot_time()) {
+            self.tell(kind::HUB_REMOVED, detail).await;
         }
-        let now = clock::boot_time();
-        let lately = |at: BootTime| now.since(at) < REMOVED_EVERY;
-        if self.watch.removed.is_empty() || self.watch.removed_told.is_some_and(lately) {
-            return;
-        }
-        self.watch.removed_told = Some(now);
-        let removed = std::mem::take(&mut self.watch.removed);
-        self.tell(kind::HUB_REMOVED, json!({ "messages": removed }))
-            .await;
     }
 
     async fn trouble(&mut self, kind: &'static str, text: Option<String>) {
