@@ -238,6 +238,7 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
             Verb::Dispatch(args) => cmd::dispatch::run(args, cx).await,
             Verb::Jobs(args) => cmd::jobs::run(args, cx).await,
             Verb::Show(args) => cmd::show::run(args, cx).await,
+            Verb::Explain(args) => cmd::explain::run(args, cx).await,
             Verb::Logs(args) => cmd::logs::run(args, cx).await,
             Verb::Wait(args) => cmd::wait::run(args, cx).await,
             Verb::Cancel(args) => cmd::cancel::run(args, cx).await,

@@ -366,7 +366,7 @@ async fn send_batch(
         Ok(survey) => survey,
         Err(error) => return Ok(Err(error.into())),
     };
-    if let Err(error) = survey.check(&batch.spec.target, batch.queue_anyway) {
+    if let Err(error) = survey.check(&batch.spec, batch.queue_anyway) {
         return Ok(refuse(batch, error, sent));
     }
     if !std::mem::replace(&mut batch.begun, true) {
@@ -392,6 +392,7 @@ fn is_for_good(error: &DispatchError) -> bool {
     matches!(
         error,
         DispatchError::UnknownMachine { .. }
+            | DispatchError::NobodyFits { .. }
             | DispatchError::KeyTaken { .. }
             | DispatchError::Spec(_)
             | DispatchError::Bus(BusError::Wire(_))

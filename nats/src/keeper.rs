@@ -16,7 +16,6 @@ use fleet_contract::job::{Applied, Void};
 use fleet_contract::keeper::{Act, Keeper, Pace, Retention};
 use fleet_contract::machine;
 use fleet_contract::quota::Quota;
-use fleet_contract::spec::Target;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
@@ -582,13 +581,6 @@ pub async fn prepare_keeping(
     keeps: &Keeps,
 ) -> Result<Vec<Ensured>, BusError> {
     let report = streams::ensure_keeping(bus, store_bytes, keeps).await?;
-    let any = fleet_contract::ids::Lane::any();
-    bus.ensure_queues(&Target::Lane(any.clone())).await?;
-    bus.ensure_lane(&any, "").await?;
-    for message in bus.last_of_each(stream::LANE, &[subject::LANES]).await? {
-        if let Some(lane) = subject::parse_lane(&message.subject) {
-            bus.ensure_queues(&Target::Lane(lane)).await?;
-        }
-    }
+    bus.prepare_lanes().await?;
     Ok(report)
 }

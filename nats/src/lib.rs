@@ -23,6 +23,7 @@ pub mod hub;
 pub mod hub_stats;
 pub mod journal;
 pub mod keeper;
+pub mod lanes;
 pub mod operate;
 pub mod output;
 pub mod probe;

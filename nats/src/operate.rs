@@ -7,10 +7,11 @@ use bytes::Bytes;
 use fleet_contract::ids::{JobId, Lane, MachineId, TicketId, Writer};
 use fleet_contract::job::{Job, JobState, Void, first_record};
 use fleet_contract::machine::MachineState;
+use fleet_contract::needs::{Near, Needs, Standing};
 use fleet_contract::record::{Cause, Change, StateWord};
 use fleet_contract::spec::{JobSpec, SpecError, Target};
 use fleet_contract::ticket::Ticket;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use strsim::levenshtein as distance;
 
@@ -37,11 +38,19 @@ pub enum DispatchError {
         /// Machines with similar names, nearest first.
         nearest: Vec<MachineId>,
     },
-    /// Nobody in the fleet could ever run it.
+    /// The fleet has no machine at all.
     #[error(
-        "no machine can run this: {0}; start an agent with `fleet agent run`, or queue it anyway with --queue-anyway"
+        "no machine can run this: the fleet has no machine yet; start an agent with `fleet agent run`, or queue it anyway with --queue-anyway"
     )]
-    NobodyCan(String),
+    NoMachine,
+    /// Nobody who is known has what it needs.
+    #[error("no machine has what this needs ({needs})")]
+    NobodyFits {
+        /// What it needs.
+        needs: String,
+        /// The machines that lack least, nearest first, with how old their word is.
+        near: Vec<(Near<MachineId>, Duration)>,
+    },
     /// The journal or the queue is nearly full.
     #[error(
         "the hub is nearly full: {stream} holds {bytes} of {max_bytes} bytes; jobs that have ended make room within minutes, so try again, or end some that wait or run: `fleet jobs`, `fleet cancel`"
@@ -89,34 +98,61 @@ pub struct Dispatched {
     pub revision: u64,
 }
 
+/// How many of the machines that lack least are named.
+const NEAR_MAX: usize = 3;
+
+/// How a machine stands to a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Candidate {
+    /// The machine.
+    pub machine: MachineId,
+    /// Its state.
+    pub state: MachineState,
+    /// How it stands.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// How long ago it was measured what it lacks or its jobs hold; else how old its word is. In
+    /// milliseconds.
+    pub age_ms: u64,
+}
+
 /// What presence says about who can run a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Placement {
     /// Machines that could run it and take work now.
     pub ready: Vec<MachineId>,
     /// Machines that could run it but do not take work now, with their state in words.
     pub away: Vec<(MachineId, MachineState)>,
+    /// How every machine stands to it.
+    pub candidates: Vec<Candidate>,
 }
 
 impl Placement {
-    /// Who could run what waits at `target`.
+    /// Who could run what waits at `target` and needs this.
     #[must_use]
-    pub fn of(target: &Target, machines: &[Seen]) -> Self {
+    pub fn of(target: &Target, needs: &Needs, machines: &[Seen]) -> Self {
         let mut placement = Self {
             ready: Vec::new(),
             away: Vec::new(),
+            candidates: Vec::with_capacity(machines.len()),
         };
         for seen in machines {
-            if matches!(target, Target::Pin(machine) if *machine != seen.presence.machine) {
-                continue;
-            }
             let state = fleet_contract::machine::state(&seen.presence, seen.age);
+            let standing = Standing::of(needs, target, &seen.presence, state, seen.stored);
             let machine = seen.presence.machine.clone();
-            if state.takes_work() {
-                placement.ready.push(machine);
-            } else {
-                placement.away.push((machine, state));
+            if standing.serves() {
+                placement.ready.push(machine.clone());
+            } else if standing.could() {
+                placement.away.push((machine.clone(), state));
             }
+            let measured = standing.missing().map_or(seen.stored, |m| m.checked_at);
+            let age = seen.age + seen.stored.since(measured);
+            placement.candidates.push(Candidate {
+                machine,
+                state,
+                standing,
+                age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            });
         }
         placement
     }
@@ -125,6 +161,25 @@ impl Placement {
     #[must_use]
     pub fn nobody(&self) -> bool {
         self.ready.is_empty() && self.away.is_empty()
+    }
+
+    /// The machines that lack least, and how old what is known of them is.
+    fn near(&self) -> Vec<(Near<MachineId>, Duration)> {
+        let lacking = self.candidates.iter().filter_map(|c| match &c.standing {
+            Standing::Lacks { lacks, first } => {
+                let near = Near {
+                    machine: c.machine.clone(),
+                    lacks: *lacks,
+                    first: first.clone(),
+                };
+                Some((near, Duration::from_millis(c.age_ms)))
+            }
+            _ => None,
+        });
+        let mut near: Vec<_> = lacking.collect();
+        near.sort_by(|(a, _), (b, _)| (a.lacks, &a.machine).cmp(&(b.lacks, &b.machine)));
+        near.truncate(NEAR_MAX);
+        near
     }
 }
 
@@ -274,10 +329,9 @@ impl Bus {
         key: Option<&str>,
         spec: JobSpec,
     ) -> Result<Dispatched, DispatchError> {
-        if let Target::Lane(lane) = &spec.target
-            && *lane != Lane::any()
-        {
-            self.ensure_lane(lane, "").await?;
+        let needs = needs_of_lane(&spec)?;
+        if let Some(needs) = &needs {
+            self.ensure_lane(needs).await?;
         }
         let ticket = Ticket {
             ticket,
@@ -290,6 +344,12 @@ impl Bus {
             }
             Err(error) => return Err(error.into()),
         };
+        if let Some(needs) = &needs
+            && let Err(error) = self.ensure_lane(needs).await
+        {
+            // Only a hub that starts removes a lane, in the moment between the two looks.
+            tracing::debug!(%error, "the lane was not looked at again");
+        }
         let change = Change::Queued {
             ticket: ticket.ticket,
             target: spec.target.clone(),
@@ -358,6 +418,12 @@ impl Bus {
         after: u64,
         target: &Target,
     ) -> Result<(TicketId, u64), BusError> {
+        // The lane may be gone since the job was queued first.
+        if let Ok(Some(needs)) = needs_of_lane(&job.spec)
+            && *target == job.spec.target
+        {
+            self.ensure_lane(&needs).await?;
+        }
         let ticket = Ticket {
             target: target.clone(),
             ..self.new_ticket(job.id, after, &job.spec)
@@ -432,6 +498,15 @@ impl Bus {
     }
 }
 
+/// What the lane requires in which a job waits; none where it waits in [`Lane::any`] or for one
+/// machine.
+fn needs_of_lane(spec: &JobSpec) -> Result<Option<Needs>, SpecError> {
+    match &spec.target {
+        Target::Lane(lane) if *lane != Lane::any() => Ok(Some(spec.needs()?)),
+        _ => Ok(None),
+    }
+}
+
 fn same_job(key: &str, existing: &Job, spec: &JobSpec) -> Result<Dispatched, DispatchError> {
     let was = &*existing.spec;
     let same = was.command == spec.command
@@ -439,7 +514,8 @@ fn same_job(key: &str, existing: &Job, spec: &JobSpec) -> Result<Dispatched, Dis
         && was.cwd == spec.cwd
         && was.env == spec.env
         && was.stdin == spec.stdin
-        && was.target == spec.target;
+        && was.target == spec.target
+        && was.needs == spec.needs;
     if same {
         Ok(Dispatched {
             id: existing.id,
@@ -458,8 +534,9 @@ impl Survey {
     /// Whether the job may be dispatched: the hub has room, and somebody can run it.
     ///
     /// # Errors
-    /// `NearlyFull`, `UnknownMachine`, `NobodyCan`; the last two not with `queue_anyway`.
-    pub fn check(&self, target: &Target, queue_anyway: bool) -> Result<Placement, DispatchError> {
+    /// `NearlyFull`, `UnknownMachine`, `NoMachine`, `NobodyFits`; the last three not with
+    /// `queue_anyway`.
+    pub fn check(&self, spec: &JobSpec, queue_anyway: bool) -> Result<Placement, DispatchError> {
         for (stream, usage) in [self.work, (stream::JOB, self.journal)] {
             if usage.over(REFUSE_AT_PERCENT) {
                 return Err(DispatchError::NearlyFull {
@@ -469,19 +546,34 @@ impl Survey {
                 });
             }
         }
-        let placement = Placement::of(target, &self.machines);
-        if placement.nobody() && !queue_anyway {
-            return Err(match target {
-                Target::Pin(machine) => DispatchError::UnknownMachine {
-                    machine: machine.clone(),
-                    nearest: nearest_machines(machine, &self.machines),
-                },
-                Target::Lane(_) => {
-                    DispatchError::NobodyCan("the fleet has no machine yet".to_owned())
-                }
-            });
+        let placement = self.placement(spec)?;
+        if !placement.nobody() || queue_anyway {
+            return Ok(placement);
         }
-        Ok(placement)
+        let known = |machine: &MachineId| {
+            let mut all = self.machines.iter();
+            all.any(|seen| seen.presence.machine == *machine)
+        };
+        Err(match &spec.target {
+            Target::Pin(machine) if !known(machine) => DispatchError::UnknownMachine {
+                machine: machine.clone(),
+                nearest: nearest_machines(machine, &self.machines),
+            },
+            _ if self.machines.is_empty() => DispatchError::NoMachine,
+            _ => DispatchError::NobodyFits {
+                needs: spec.needs.clone(),
+                near: placement.near(),
+            },
+        })
+    }
+
+    /// How every machine stands to a job.
+    ///
+    /// # Errors
+    /// Requirements of a later fleet.
+    pub fn placement(&self, spec: &JobSpec) -> Result<Placement, SpecError> {
+        let needs = spec.needs()?;
+        Ok(Placement::of(&spec.target, &needs, &self.machines))
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use fleet_contract::envelope::{self, Header, TICKET_MAX_BYTES, WireError};
-use fleet_contract::ids::Lane;
 use fleet_contract::spec::{Priority, Target};
 use fleet_contract::ticket::{TICKET_KIND, Ticket};
 use futures_util::StreamExt;
@@ -364,30 +363,6 @@ impl Bus {
             .await?;
         }
         Ok(())
-    }
-
-    /// Makes a lane usable: its consumers first, then its requirements.
-    ///
-    /// # Errors
-    /// What the server says.
-    pub async fn ensure_lane(&self, lane: &Lane, form: &str) -> Result<(), BusError> {
-        if self
-            .last(subject::stream::LANE, &subject::lane(lane))
-            .await?
-            .is_some()
-        {
-            return Ok(());
-        }
-        self.ensure_queues(&Target::Lane(lane.clone())).await?;
-        let header = Header::new(clock::message_id(), clock::now(), "lane");
-        let payload = envelope::encode(
-            &header,
-            &json!({ "requires": form }),
-            envelope::MESSAGE_MAX_BYTES,
-        )?;
-        self.store(&subject::lane(lane), payload.into(), &Store::default())
-            .await
-            .map(drop)
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory};
 use fleet_contract::ids::MachineId;
+use fleet_contract::spec::Prefer;
 
-use super::parse::{duration, machine, pair};
+use super::parse::{duration, machine, pair, prefer};
 use crate::failure::Failure;
 use crate::prefix;
 
@@ -143,12 +144,19 @@ pub(crate) enum Priority {
 #[derive(Debug, Args)]
 #[command(
     override_usage = "fleet dispatch [OPTIONS] -- CMD [ARG]...",
-    after_help = "Prints the job's id once the job is safe on the hub's disk. Runs in the home folder of the\nmachine that takes it unless --cwd says otherwise; a --cwd below your own home means the same\nplace below that one.\n\nExamples:\n  fleet dispatch -- make test\n  fleet dispatch --on studio --follow -- xcodebuild test\n  fleet dispatch --cwd . --timeout 20m --wait -- cargo test\n  fleet dispatch --count 100 --wait --shell -- './render --frame $FLEET_INDEX'"
+    after_help = "Prints the job's id once the job is safe on the hub's disk. Runs in the home folder of the\nmachine that takes it unless --cwd says otherwise; a --cwd below your own home means the same\nplace below that one.\n\nExamples:\n  fleet dispatch -- make test\n  fleet dispatch --on studio --follow -- xcodebuild test\n  fleet dispatch --cwd . --timeout 20m --wait -- cargo test\n  fleet dispatch --needs os=macos,'mem>=16GiB' -- make\n  fleet dispatch --count 100 --wait --shell -- './render --frame $FLEET_INDEX'"
 )]
 pub(crate) struct Dispatch {
     /// Run on this machine and no other
     #[arg(long, value_name = "M", value_parser = machine)]
     pub(crate) on: Option<MachineId>,
+    /// What its machine must have: docker, node>=20, mem>=16GiB, gpu, os=macos, LABEL=VALUE; may be
+    /// given several times, or with commas
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) needs: Vec<String>,
+    /// Rather run it on this machine, or on one with this label, if one is free
+    #[arg(long, value_name = "M|K=V", conflicts_with = "on", value_parser = prefer)]
+    pub(crate) prefer: Option<Prefer>,
     /// Its world.
     #[command(flatten)]
     pub(crate) world: World,

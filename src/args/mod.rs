@@ -95,6 +95,8 @@ pub(crate) enum Verb {
     Jobs(Jobs),
     /// Show everything about a job
     Show(Show),
+    /// Say where a job may run and why, machine by machine
+    Explain(Show),
     /// Show what a job wrote
     Logs(Logs),
     /// Wait until jobs have ended
@@ -283,7 +285,7 @@ pub(crate) enum Hub {
 pub(crate) enum Agent {
     /// Run this machine's agent in the foreground
     #[command(
-        after_help = "Examples:\n  fleet agent run\n  fleet agent run --credentials studio.creds --slots 4 --label os=macos"
+        after_help = "Examples:\n  fleet agent run\n  fleet agent run --credentials studio.creds --slots 4 --label site=ams"
     )]
     Run {
         /// This machine.
@@ -493,7 +495,7 @@ mod tests {
     #[test]
     fn verbs_of_later_issues_are_absent() {
         for verb in [
-            "doctor", "drain", "pair", "service", "bench", "explain", "retry", "help",
+            "doctor", "drain", "pair", "service", "bench", "retry", "help",
         ] {
             assert!(Cli::try_parse_from(["fleet", verb]).is_err(), "{verb}");
         }

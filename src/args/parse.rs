@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fleet_contract::ids::MachineId;
 use fleet_contract::record::StateWord;
+use fleet_contract::spec::Prefer;
 
 use crate::words;
 
@@ -39,6 +40,12 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
             "{text:?} has no NAME before '=': write it like NAME=VALUE"
         )),
     }
+}
+
+/// A machine, or a label.
+pub(crate) fn prefer(text: &str) -> Result<Prefer, String> {
+    text.parse()
+        .map_err(|e| format!("{e}; or give a label as NAME=VALUE"))
 }
 
 /// A job's state by its word.

@@ -6,12 +6,13 @@ use std::future::ready;
 
 use fleet_agent::agent::read_status;
 use fleet_contract::ids::{JobId, Lane, MachineId};
+use fleet_contract::needs::{Needs, Standing};
 use fleet_contract::record::StateWord;
-use fleet_contract::spec::{JobSpec, OnLost, Priority, Target};
+use fleet_contract::spec::{JobSpec, OnLost, Prefer, Priority, Target};
 use fleet_contract::view::JobView;
 use fleet_nats::bus::Bus;
 use fleet_nats::clock::{job_id, ticket_id};
-use fleet_nats::operate::{DispatchError, Dispatched as Sent, Placement, Survey};
+use fleet_nats::operate::{Candidate, DispatchError, Dispatched as Sent, Placement, Survey};
 use fleet_nats::subject::stream;
 use futures_util::{StreamExt, stream as streams};
 use serde::Serialize;
@@ -22,8 +23,10 @@ use crate::cmd::wait::{self, Waited};
 use crate::context::{Context, WITHOUT_A_HUB};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupts;
-use crate::output::Said;
+use crate::output::escape::one_line;
+use crate::output::explain::candidates;
 use crate::output::jobs::{Dispatched, Ended};
+use crate::output::{Answer, Look};
 use crate::read::{self, Waiter};
 use crate::spooled::{self, Batch, Planned};
 use crate::{jobspec, prefix};
@@ -93,15 +96,17 @@ async fn now(
             false => Ok(0),
         }
     })?;
-    let placement = survey
-        .check(&spec.target, args.queue_anyway)
-        .map_err(|e| refused(e, &survey))?;
+    let checked = survey.check(spec, args.queue_anyway || args.dry_run);
+    let placement = checked.map_err(|e| refused(e, &survey))?;
+    if !args.queue_anyway {
+        somebody_is_preferred(args, &survey)?;
+    }
     if args.dry_run {
         return dry_run(cx, spec, &placement);
     }
     if !waits {
         send(args, cx, &bus, spec, jobs, sent).await?;
-        tell_who_is_away(cx, &spec.target, &placement);
+        tell_who_is_away(cx, spec, &placement);
         return Ok(0);
     }
     // Listened for before the first id is told: whoever has read it may press Ctrl-C, and is told
@@ -113,7 +118,7 @@ async fn now(
         () = interrupts.next() => return Err(not_all_sent(sent.len(), jobs.len())),
     }
     let sent = std::mem::take(sent);
-    tell_who_is_away(cx, &spec.target, &placement);
+    tell_who_is_away(cx, spec, &placement);
     match args.follow {
         true => follow(args, cx, &bus, from, sent, &mut interrupts).await,
         false => until_ended(cx, &bus, from, sent, &mut interrupts).await,
@@ -146,58 +151,103 @@ fn spec(args: &Dispatch, cx: &Context) -> Result<JobSpec, Failure> {
     if let Some(expires) = args.expires {
         spec.expires_ms = jobspec::millis(expires);
     }
+    let needs = Needs::parse(args.needs.iter().map(String::as_str));
+    let needs = needs.map_err(|error| Failure::usage(format!("--needs: {error}")))?;
+    spec = spec.needing(&needs);
+    spec.prefer = args.prefer.as_ref().map(Prefer::to_string);
     jobspec::check(&spec)?;
     Ok(spec)
 }
 
 /// What would be dispatched.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct DryRun<'a> {
     spec: &'a JobSpec,
     ready: &'a [MachineId],
     away: Vec<Away<'a>>,
+    machines: &'a [Candidate],
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Away<'a> {
     machine: &'a MachineId,
     state: &'static str,
+}
+
+/// The answer of a dry run.
+struct Dry<'a>(DryRun<'a>);
+
+impl Answer for Dry<'_> {
+    fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(&self.0)
+    }
+
+    fn text(&self, look: &Look) -> String {
+        let DryRun {
+            spec,
+            ready,
+            away,
+            machines,
+        } = &self.0;
+        let mut text = format!("would dispatch: {}\n", one_line(&spec.title()));
+        if !spec.needs.is_empty() {
+            let needs = one_line(&spec.needs.replace(',', ", "));
+            text.push_str(&format!("needs: {needs}\n"));
+        }
+        if ready.is_empty() && away.is_empty() {
+            text.push_str("no machine that is known could run it\n");
+        }
+        if !machines.is_empty() {
+            text.push('\n');
+            text.push_str(&candidates(machines, look));
+        }
+        text
+    }
 }
 
 fn dry_run(cx: &mut Context, spec: &JobSpec, placement: &Placement) -> Outcome {
     let mut shown = spec.clone();
     // Megabytes that were just read from a file are not worth showing.
     shown.stdin = None;
-    let away: Vec<Away<'_>> = placement
-        .away
-        .iter()
-        .map(|(machine, state)| Away {
-            machine,
-            state: state.as_str(),
-        })
-        .collect();
-    let mut text = format!("would dispatch: {}\n", shown.title());
-    if !placement.ready.is_empty() {
-        text.push_str(&format!("could run it now: {}\n", names(&placement.ready)));
-    }
-    for Away { machine, state } in &away {
-        text.push_str(&format!("could run it, but is {state}: {machine}\n"));
-    }
-    if placement.nobody() {
-        text.push_str("no machine that is known could run it\n");
-    }
-    let value = DryRun {
+    let away = placement.away.iter().map(|(machine, state)| Away {
+        machine,
+        state: state.as_str(),
+    });
+    cx.show(&Dry(DryRun {
         spec: &shown,
         ready: &placement.ready,
-        away,
-    };
-    cx.show(&Said { value, text })?;
-    Ok(0)
+        away: away.collect(),
+        machines: &placement.candidates,
+    }))?;
+    // As a dispatch would end.
+    Ok(match placement.nobody() {
+        true => Exit::TempFail.code(),
+        false => 0,
+    })
 }
 
-fn names(machines: &[MachineId]) -> String {
-    let names: Vec<&str> = machines.iter().map(MachineId::as_str).collect();
-    names.join(", ")
+/// Refuses to prefer machines that nobody knows: a name that is mistyped would else run anywhere.
+fn somebody_is_preferred(args: &Dispatch, survey: &Survey) -> Result<(), Failure> {
+    let Some(prefer) = &args.prefer else {
+        return Ok(());
+    };
+    let mut machines = survey.machines.iter().map(|seen| &seen.presence);
+    if machines.any(|p| prefer.is(&p.machine, &p.labels)) {
+        return Ok(());
+    }
+    let text = match prefer {
+        Prefer::Machine(machine) => prefix::unknown_machine(machine.as_str(), &known(survey)),
+        Prefer::Label(..) => format!("no machine has the label {prefer}"),
+    };
+    Err(
+        Failure::new(Exit::TempFail, format!("cannot prefer: {text}"))
+            .next("fleet machines, or --queue-anyway if it is still to come"),
+    )
+}
+
+fn known(survey: &Survey) -> Vec<MachineId> {
+    let machines = survey.machines.iter();
+    machines.map(|seen| seen.presence.machine.clone()).collect()
 }
 
 /// A job that is safe with the hub, and its journal's last sequence if it was there before.
@@ -312,9 +362,15 @@ async fn view(bus: &Bus, id: JobId, spec: &JobSpec, sent: &Sent) -> Result<JobVi
     Ok(JobView::dispatched(id, spec, sent.revision))
 }
 
-/// Queued, though nobody takes work now: said, not hidden.
-fn tell_who_is_away(cx: &mut Context, target: &Target, placement: &Placement) {
-    if !placement.ready.is_empty() {
+/// Queued, though nobody takes it now: said, not hidden.
+fn tell_who_is_away(cx: &mut Context, spec: &JobSpec, placement: &Placement) {
+    let all = &placement.candidates;
+    let held = all.iter().find_map(|c| match &c.standing {
+        Standing::Held(held) => Some(format!("{}: {held}", c.machine)),
+        _ => None,
+    });
+    let busy = |c: &Candidate| matches!(c.standing, Standing::Ready { .. } | Standing::Full { .. });
+    if all.iter().any(busy) {
         return;
     }
     let away: Vec<String> = placement
@@ -322,10 +378,14 @@ fn tell_who_is_away(cx: &mut Context, target: &Target, placement: &Placement) {
         .iter()
         .map(|(machine, state)| format!("{machine} is {}", state.as_str()))
         .collect();
-    let why = match (away.is_empty(), target) {
-        (false, _) => away.join(", "),
-        (true, Target::Pin(machine)) => format!("{machine} is not known yet"),
-        (true, Target::Lane(_)) => "no machine is known yet".to_owned(),
+    let why = match (held, away.is_empty(), &spec.target) {
+        (Some(held), _, _) => held,
+        (None, false, _) => away.join(", "),
+        (None, true, Target::Pin(machine)) if all.iter().all(|c| c.machine != *machine) => {
+            format!("{machine} is not known yet")
+        }
+        (None, true, _) if all.is_empty() => "no machine is known yet".to_owned(),
+        (None, true, _) => format!("no machine has what it needs ({})", spec.needs),
     };
     cx.output
         .note(&format!("queued, nobody takes it now: {why}"));
@@ -411,14 +471,28 @@ async fn until_ended(
 fn refused(error: DispatchError, survey: &Survey) -> Failure {
     match error {
         DispatchError::UnknownMachine { machine, .. } => {
-            let known: Vec<MachineId> = survey
-                .machines
-                .iter()
-                .map(|seen| seen.presence.machine.clone())
-                .collect();
-            let text = prefix::unknown_machine(machine.as_str(), &known);
+            let text = prefix::unknown_machine(machine.as_str(), &known(survey));
             Failure::new(Exit::TempFail, text)
                 .next("fleet machines, or --queue-anyway if it is still to come")
+        }
+        DispatchError::NobodyFits { needs, near } => {
+            let near: Vec<String> = near
+                .iter()
+                .map(|(near, age)| {
+                    let more = match near.lacks {
+                        1 => String::new(),
+                        n => format!(", and lacks {} more", n - 1),
+                    };
+                    let age = crate::words::span(*age);
+                    format!("{}: {} ({age} ago){more}", near.machine, near.first)
+                })
+                .collect();
+            let text = match near.is_empty() {
+                true => format!("no machine has what this needs ({needs})"),
+                false => format!("no machine has what this needs; {}", near.join("; ")),
+            };
+            Failure::new(Exit::TempFail, text)
+                .next("fleet dispatch --dry-run shows every machine, --queue-anyway waits for one")
         }
         other => not_sent(other),
     }
@@ -432,7 +506,8 @@ pub(crate) fn not_sent(error: DispatchError) -> Failure {
         DispatchError::KeyTaken { .. } => Failure::usage(error.to_string()),
         DispatchError::OutcomeUnknown(_) => Failure::new(Exit::Unavailable, error.to_string()),
         DispatchError::UnknownMachine { .. }
-        | DispatchError::NobodyCan(_)
+        | DispatchError::NoMachine
+        | DispatchError::NobodyFits { .. }
         | DispatchError::NearlyFull { .. } => Failure::new(Exit::TempFail, error.to_string()),
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod config;
 pub(crate) mod dispatch;
 pub(crate) mod down;
 pub(crate) mod executor;
+pub(crate) mod explain;
 pub(crate) mod flow;
 pub(crate) mod hub;
 pub(crate) mod jobs;

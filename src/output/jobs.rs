@@ -185,6 +185,12 @@ impl Answer for JobDetail {
         if let Some(lane) = &job.lane {
             line("lane", lane.as_str());
         }
+        if !job.needs.is_empty() {
+            line("needs", &one_line(&job.needs.replace(',', ", ")));
+        }
+        if let Some(prefer) = &job.prefer {
+            line("prefers", &one_line(prefer));
+        }
         for (key, value) in &job.tags {
             line("tag", &one_line(&format!("{key}={value}")));
         }
@@ -447,6 +453,8 @@ pub(crate) mod tests {
             submitted_by: "ana@laptop".to_owned(),
             tags: BTreeMap::from([("by".to_owned(), "ci".to_owned())]),
             index: None,
+            needs: String::new(),
+            prefer: None,
             revision: 9,
             superseded: Vec::new(),
             unacknowledged: false,

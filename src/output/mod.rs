@@ -3,6 +3,7 @@
 
 pub(crate) mod escape;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod jobs;
 pub(crate) mod log;
 pub(crate) mod machines;

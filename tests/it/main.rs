@@ -20,6 +20,7 @@ mod fleet;
 mod harness;
 mod json;
 mod moved;
+mod needs;
 mod output;
 mod peers;
 mod promises;

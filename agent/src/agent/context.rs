@@ -120,6 +120,12 @@ pub(super) struct Context {
     pub results: Tally,
     /// Output on this machine's disk.
     pub kept: Kept,
+    /// What the machine is and has, and who holds what of it.
+    pub capacity: std::sync::Arc<super::capacity::Capacity>,
+    /// Every lane of the hub.
+    pub lanes: watch::Sender<Vec<fleet_nats::lanes::KnownLane>>,
+    /// Asks for the lanes to be read again.
+    pub lanes_stale: tokio::sync::Notify,
     /// Asks for a beat before its time.
     pub beat_soon: tokio::sync::Notify,
     pub pulse: std::sync::Arc<super::presence::Pulse>,

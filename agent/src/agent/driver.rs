@@ -14,10 +14,11 @@ use fleet_nats::bus::BusError;
 use fleet_nats::clock;
 use fleet_nats::flow::NewEvent;
 use fleet_nats::work::Delivered;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::Stop;
+use super::capacity::Slot;
 use super::context::Context;
 use super::pump;
 use super::routes::{Announced, INBOX, Route, Told};
@@ -41,7 +42,7 @@ pub(super) struct Driver {
     /// Inputs that the driver makes itself.
     own: VecDeque<Told>,
     pause: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
     output: watch::Receiver<Announced>,
     pump: Option<JoinHandle<()>>,
     adopted: bool,
@@ -60,7 +61,7 @@ impl Driver {
         attempt: Attempt,
         effects: Vec<Effect>,
         delivered: Option<Delivered>,
-        slot: Option<OwnedSemaphorePermit>,
+        slot: Option<Slot>,
         announced: Announced,
     ) -> JoinHandle<()> {
         let (tell, inbox) = mpsc::channel(INBOX);

@@ -4,11 +4,13 @@
 //! operator's commands and the link are inputs; appends, starts and kills are effects. It owns no
 //! process and no result: those are the executor's, so that an agent can die at any moment.
 
+mod capacity;
 mod context;
 mod deliver;
 mod driver;
 mod epoch;
 mod events;
+mod lanes;
 mod lease;
 mod listen;
 mod presence;

@@ -1,6 +1,6 @@
 //! The heartbeat: what this machine is, how busy, and what degrades it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -39,7 +39,6 @@ pub(super) struct Pulse {
     host: String,
     specs: Specs,
     slots: u32,
-    labels: BTreeMap<String, String>,
     interval: Duration,
     /// Bytes of output that may be kept.
     keep: u64,
@@ -70,13 +69,16 @@ impl Pulse {
             host: specs::host(),
             specs: specs::specs(&options.version),
             slots: options.slots,
-            labels: options.labels.clone(),
             interval: options.heartbeat,
             keep: options.keep.bytes,
             started_at: clock::now(),
             binary,
             state: Mutex::default(),
         }
+    }
+
+    pub(super) fn specs(&self) -> &Specs {
+        &self.specs
     }
 
     pub(super) fn host(&self) -> &str {
@@ -113,6 +115,7 @@ impl Pulse {
             next
         };
         let info = context.link.client().try_server_info();
+        let probed = context.capacity.probed();
         Presence {
             machine: context.me.clone(),
             instance: context.instance,
@@ -128,10 +131,10 @@ impl Pulse {
             contract: WIRE_VERSION,
             specs: self.specs.clone(),
             load,
-            labels: self.labels.clone(),
-            skills: BTreeMap::new(),
-            models: Vec::new(),
-            probed: Default::default(),
+            labels: context.capacity.labels().clone(),
+            skills: probed.working(),
+            models: probed.models.iter().map(|m| m.name.clone()).collect(),
+            probed,
             degraded,
             lost_at: None,
         }

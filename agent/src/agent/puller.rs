@@ -1,21 +1,24 @@
 //! Asks for work: a freed slot asks high, normal, low without waiting, lanes in rotating order, and
-//! where nothing is there, parks a pull at every queue.
+//! where nothing is there, parks a pull at every queue. Only lanes whose requirements this machine
+//! satisfies and has room for are asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_contract::ids::Lane;
+use fleet_contract::ids::{Lane, TicketId};
 use fleet_contract::spec::{Priority, Target};
+use fleet_contract::ticket::Ticket;
 use fleet_nats::bus::{Bus, BusError};
 use fleet_nats::connect::LinkState;
-use fleet_nats::subject::{self, stream};
+use fleet_nats::lanes::KnownLane;
+use fleet_nats::subject;
 use fleet_nats::work::{Asker, Delivered, Parked, Pulled, Queue};
 use futures_util::future::select_all;
-use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+use super::capacity::{Hold, Slot};
 use super::context::Context;
 
 /// A queue found empty is not asked again this soon while others give work.
@@ -27,10 +30,19 @@ const ROOM_AGAIN: Duration = Duration::from_secs(1);
 /// One sweep in so many asks the lanes from the other end.
 const OTHER_END: u64 = 8;
 
+/// How long after its dispatch a job is left once to the machines that it prefers.
+const PREFER_FOR: Duration = Duration::from_secs(2);
+/// Tickets that were left to others and are remembered.
+const LEFT_MAX: usize = 1024;
+/// Pause before a ticket for this very machine comes again that it has no room for.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
+/// The same where it does not have what the job needs.
+const LACK_PAUSE: Duration = Duration::from_secs(5);
+
 /// A ticket with the slot it may use.
 pub(super) struct Offer {
     pub delivered: Delivered,
-    pub slot: OwnedSemaphorePermit,
+    pub slot: Slot,
     pub at: fleet_contract::time::Time,
     /// Lapses of the lease when its pull was made.
     pub lapses: u64,
@@ -39,8 +51,12 @@ pub(super) struct Offer {
 /// Brings tickets as long as there are slots, until the receiver is gone.
 pub(super) async fn run(context: Arc<Context>, slots: Arc<Semaphore>, offers: mpsc::Sender<Offer>) {
     let mut puller = Puller {
+        changes: context.capacity.changes(),
+        known: context.lanes.subscribe(),
         context,
         lanes: vec![Lane::any()],
+        served: HashMap::new(),
+        left: VecDeque::new(),
         parked: HashMap::new(),
         empty: HashMap::new(),
         sweeps: 0,
@@ -48,18 +64,20 @@ pub(super) async fn run(context: Arc<Context>, slots: Arc<Semaphore>, offers: mp
         lapses: 0,
         asker: None,
     };
+    puller.choose();
     loop {
-        let slot = match slots.clone().try_acquire_owned() {
-            Ok(slot) => slot,
+        let permit = match slots.clone().try_acquire_owned() {
+            Ok(permit) => permit,
             Err(_) => {
                 puller.withdraw_all();
-                let Ok(slot) = slots.clone().acquire_owned().await else {
+                let Ok(permit) = slots.clone().acquire_owned().await else {
                     return;
                 };
-                slot
+                permit
             }
         };
-        let delivered = puller.next().await;
+        let (delivered, hold) = puller.next().await;
+        let slot = Slot::new(permit, hold);
         let at = fleet_nats::clock::now();
         if offers
             .send(Offer {
@@ -78,7 +96,16 @@ pub(super) async fn run(context: Arc<Context>, slots: Arc<Semaphore>, offers: mp
 
 struct Puller {
     context: Arc<Context>,
+    /// Every lane there is.
+    known: watch::Receiver<Vec<KnownLane>>,
+    /// What this machine has.
+    changes: watch::Receiver<u64>,
+    /// The lanes that are asked.
     lanes: Vec<Lane>,
+    /// The lane that gave the last ticket of each priority.
+    served: HashMap<Priority, Lane>,
+    /// Tickets that were left to machines that their jobs prefer.
+    left: VecDeque<TicketId>,
     parked: HashMap<Queue, Parked>,
     empty: HashMap<Queue, Instant>,
     sweeps: u64,
@@ -96,9 +123,10 @@ enum Waited {
 }
 
 impl Puller {
-    async fn next(&mut self) -> Delivered {
+    async fn next(&mut self) -> (Delivered, Option<Hold>) {
         loop {
             self.until_ready().await;
+            self.choose_again();
             let delivered = match self.sweep().await {
                 Some(delivered) => delivered,
                 None => match self.wait().await {
@@ -106,12 +134,107 @@ impl Puller {
                     Waited::Again => continue,
                 },
             };
-            if self.context.has_room() {
-                return *delivered;
+            if !self.context.has_room() {
+                // It comes back by itself where this does not arrive.
+                let _ = self.context.bus.give_back(&delivered).await;
+                continue;
             }
-            // It comes back by itself where this does not arrive.
-            let _ = self.context.bus.give_back(&delivered).await;
+            if let Some((lane, priority)) = subject::parse_work(&delivered.subject) {
+                self.served.insert(priority, lane);
+            }
+            if let Some(taken) = self.consider(*delivered).await {
+                return taken;
+            }
         }
+    }
+
+    /// Takes a ticket with what its job needs, or gives it back: to machines that its job would
+    /// rather run on, or because there is no room.
+    async fn consider(&mut self, delivered: Delivered) -> Option<(Delivered, Option<Hold>)> {
+        let bus = &self.context.bus;
+        let Ok(ticket) = &delivered.ticket else {
+            return Some((delivered, None));
+        };
+        // Requirements that nobody here can read are refused where the job would be started.
+        let Ok(needs) = ticket.spec.needs() else {
+            return Some((delivered, None));
+        };
+        let pinned = matches!(ticket.target, Target::Pin(_));
+        if !pinned && self.is_for_others(ticket) {
+            self.left.push_back(ticket.ticket);
+            if self.left.len() > LEFT_MAX {
+                self.left.pop_front();
+            }
+            // Wherever this does not arrive, it comes back by itself.
+            let _ = bus.give_back(&delivered).await;
+            return None;
+        }
+        match self.context.capacity.hold(&needs) {
+            Ok(hold) => Some((delivered, hold)),
+            Err(missing) => {
+                tracing::debug!(job = %ticket.job, need = missing.need, "a ticket goes back");
+                let _ = match (pinned, missing.found.passes()) {
+                    // Nobody else can take it, and it would come again at once.
+                    (true, true) => bus.give_back_after(&delivered, ROOM_PAUSE).await,
+                    (true, false) => bus.give_back_after(&delivered, LACK_PAUSE).await,
+                    (false, _) => bus.give_back(&delivered).await,
+                };
+                None
+            }
+        }
+    }
+
+    /// Whether a ticket is left to machines that its job prefers: once, and only when it is new.
+    /// Whoever wants it and is free has it within a moment.
+    fn is_for_others(&self, ticket: &Ticket) -> bool {
+        let Some(prefer) = ticket.spec.prefers() else {
+            return false;
+        };
+        let age = fleet_nats::clock::now().since(ticket.spec.submitted_at);
+        !prefer.is(&self.context.me, self.context.capacity.labels())
+            && age < PREFER_FOR
+            && !self.left.contains(&ticket.ticket)
+    }
+
+    /// Chooses the lanes anew if there are others, or this machine has other things.
+    fn choose_again(&mut self) {
+        let lanes = self.known.has_changed().unwrap_or(false);
+        if lanes || self.changes.has_changed().unwrap_or(false) {
+            self.choose();
+        }
+    }
+
+    /// Chooses the lanes that are asked, and takes back pulls that wait at others.
+    fn choose(&mut self) {
+        self.changes.mark_unchanged();
+        let (mut lanes, mut needs) = (Vec::new(), Vec::new());
+        for known in self.known.borrow_and_update().iter() {
+            if let Some(requires) = &known.needs {
+                lanes.push(known.lane.clone());
+                needs.push(requires.clone());
+            }
+        }
+        let fits = self.context.capacity.fits(&needs);
+        let mut fits = fits.into_iter();
+        lanes.retain(|_| fits.next() == Some(true));
+        if !lanes.contains(&Lane::any()) {
+            lanes.push(Lane::any());
+        }
+        lanes.sort_unstable();
+        self.lanes = lanes;
+        let mine: HashSet<Queue> = self.queues().into_iter().collect();
+        let others: Vec<Queue> = self
+            .parked
+            .keys()
+            .filter(|q| !mine.contains(*q))
+            .cloned()
+            .collect();
+        for queue in others {
+            if let Some(parked) = self.parked.remove(&queue) {
+                self.withdraw(parked);
+            }
+        }
+        self.empty.retain(|queue, _| mine.contains(queue));
     }
 
     /// Waits until work may be taken: in service, connected, the lease held, room on the disk.
@@ -147,64 +270,29 @@ impl Puller {
                 // Pulls parked over an earlier connection are gone at the hub.
                 self.connects = connects;
                 self.withdraw_all();
-                self.read_lanes().await;
             }
             return;
         }
-    }
-
-    /// The lanes whose requirements this machine satisfies: those that require nothing.
-    async fn read_lanes(&mut self) {
-        #[derive(Deserialize)]
-        struct Form {
-            #[serde(default)]
-            requires: String,
-        }
-        let Ok(found) = self
-            .context
-            .bus
-            .last_of_each(stream::LANE, &[subject::LANES])
-            .await
-        else {
-            return;
-        };
-        let mut lanes: Vec<Lane> = found
-            .iter()
-            .filter(|message| {
-                fleet_contract::envelope::decode::<Form>(
-                    &message.payload,
-                    "lane",
-                    fleet_contract::envelope::MESSAGE_MAX_BYTES,
-                )
-                .is_ok_and(|(_, form)| form.requires.is_empty())
-            })
-            .filter_map(|message| subject::parse_lane(&message.subject))
-            .collect();
-        if !lanes.contains(&Lane::any()) {
-            lanes.push(Lane::any());
-        }
-        self.lanes = lanes;
     }
 
     /// All queues in the order in which this sweep asks them.
     fn queues(&self) -> Vec<Queue> {
         let me = Target::Pin(self.context.me.clone());
         let mut priorities = Priority::ALL;
-        let mut lanes = self.lanes.clone();
-        let turn = usize::try_from(self.sweeps).unwrap_or(0) % lanes.len().max(1);
-        lanes.rotate_left(turn);
         if self.sweeps % OTHER_END == OTHER_END - 1 {
             priorities.reverse();
-            lanes.reverse();
         }
-        let mut queues = Vec::with_capacity(priorities.len() * (lanes.len() + 1));
+        let mut queues = Vec::with_capacity(priorities.len() * (self.lanes.len() + 1));
         for priority in priorities {
             queues.push(Queue::new(&me, priority));
-            queues.extend(
-                lanes
-                    .iter()
-                    .map(|lane| Queue::new(&Target::Lane(lane.clone()), priority)),
-            );
+            // Each goes on behind the lane that gave the last one, so that an empty lane's turn is
+            // nobody's gain.
+            let served = self.served.get(&priority);
+            let next = served.map_or(0, |s| self.lanes.partition_point(|lane| lane <= s));
+            let (before, behind) = self.lanes.split_at(next);
+            for lane in behind.iter().chain(before) {
+                queues.push(Queue::new(&Target::Lane(lane.clone()), priority));
+            }
         }
         queues
     }
@@ -221,7 +309,9 @@ impl Puller {
                 Ok(Pulled::Empty) => {
                     self.empty.insert(queue, Instant::now());
                 }
-                Ok(Pulled::Again | Pulled::NoConsumer) | Err(_) => {}
+                // A lane that the hub removed at its start; or this machine's own, not made yet.
+                Ok(Pulled::NoConsumer) => self.context.lanes_stale.notify_one(),
+                Ok(Pulled::Again) | Err(_) => {}
             }
         }
         None
@@ -271,6 +361,14 @@ impl Puller {
         let (queue, pulled) = tokio::select! {
             first = first(&mut self.parked) => first,
             () = changed(&self.context) => return Waited::Again,
+            _ = self.known.changed() => {
+                self.known.mark_changed();
+                return Waited::Again;
+            }
+            _ = self.changes.changed() => {
+                self.changes.mark_changed();
+                return Waited::Again;
+            }
             () = lease_over => return Waited::Again,
             () = tokio::time::sleep(fleet_nats::clock::jittered(RETRY)), if missing => return Waited::Again,
         };
@@ -314,10 +412,14 @@ impl Puller {
 
     fn withdraw_all(&mut self) {
         self.withdraw_asker();
-        for (_, parked) in self.parked.drain() {
-            let bus: Bus = self.context.bus.clone();
-            tokio::spawn(async move { parked.withdraw(&bus).await });
+        for (_, parked) in std::mem::take(&mut self.parked) {
+            self.withdraw(parked);
         }
+    }
+
+    fn withdraw(&self, parked: Parked) {
+        let bus: Bus = self.context.bus.clone();
+        tokio::spawn(async move { parked.withdraw(&bus).await });
     }
 }
 

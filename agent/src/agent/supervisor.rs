@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::capacity::{Capacity, Slot};
 use super::context::{Context, Held, Kept, Outgoing, Tally};
 use super::driver::Driver;
 use super::epoch::{self, Seen};
@@ -27,7 +28,7 @@ use super::events::EventSink;
 use super::presence::{self, Pulse};
 use super::puller::{self, Offer};
 use super::routes::{Announced, Routes};
-use super::{AgentError, AgentOptions, Stop, deliver, lease, listen, stats};
+use super::{AgentError, AgentOptions, Stop, deliver, lanes, lease, listen, stats};
 use crate::executor::{self, ExecutorClient, KillCause};
 
 /// How long all of starting the executor may take.
@@ -78,6 +79,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     let spool = options.home.spool_events();
     let events = EventSink::start(spool, options.machine.clone(), boot.clone())?;
     let pulse = Arc::new(Pulse::new(&options));
+    let capacity = Capacity::new(pulse.specs().clone(), options.labels.clone());
     let counters = Arc::new(Counters::default());
     let context = Arc::new(Context {
         me: options.machine.clone(),
@@ -98,6 +100,9 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
         output: Outgoing::default(),
         results: Tally::default(),
         kept: Kept::default(),
+        capacity: Arc::new(capacity),
+        lanes: watch::Sender::new(lanes::first()),
+        lanes_stale: Notify::new(),
         beat_soon: Notify::new(),
         pulse,
         malformed: std::sync::Mutex::default(),
@@ -118,6 +123,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     parts.spawn(stats::tell(context.clone(), counters.clone()));
     parts.spawn(epoch::watch(context.clone()));
     parts.spawn(lease::fences(context.clone()));
+    parts.spawn(lanes::watch(context.clone()));
     parts.spawn(puller::run(context.clone(), slots.clone(), offers));
     let mut beat = tokio::spawn(presence::beat(context.clone()));
     let mut lease_part = tokio::spawn(lease::run(context.clone(), context.pulse.host().to_owned()));
@@ -210,7 +216,11 @@ async fn adopt(
         let slot = gone
             .is_none()
             .then(|| slots.clone().try_acquire_owned().ok())
-            .flatten();
+            .flatten()
+            .map(|permit| {
+                let needs = report.spec.needs().unwrap_or_default();
+                Slot::new(permit, context.capacity.hold_anyway(&needs))
+            });
         let (attempt, effects) = Attempt::adopt(context.me.clone(), found, gone);
         let announced = listen::announced_of(&report);
         attempts.push(Driver::start(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Lane, MachineId};
+use crate::needs::{NeedError, Needs};
 use crate::time::Time;
 
 /// Longest single argument, in bytes (Linux `MAX_ARG_STRLEN` is 128 KiB with its NUL).
@@ -91,6 +92,47 @@ pub enum Target {
     Lane(Lane),
 }
 
+/// The machines that a job would rather run on: one, or all with a label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Prefer {
+    /// This machine.
+    Machine(MachineId),
+    /// Machines whose label of this name has this value.
+    Label(String, String),
+}
+
+impl Prefer {
+    /// Whether this machine is one of them.
+    #[must_use]
+    pub fn is(&self, machine: &MachineId, labels: &BTreeMap<String, String>) -> bool {
+        match self {
+            Self::Machine(preferred) => preferred == machine,
+            Self::Label(name, value) => labels.get(name) == Some(value),
+        }
+    }
+}
+
+impl std::fmt::Display for Prefer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Machine(machine) => f.pad(machine.as_str()),
+            Self::Label(name, value) => write!(f, "{name}={value}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Prefer {
+    type Err = crate::ids::IdError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                Ok(Self::Label(name.to_owned(), value.to_owned()))
+            }
+            _ => text.parse().map(Self::Machine),
+        }
+    }
+}
+
 /// A job as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobSpec {
@@ -120,6 +162,13 @@ pub struct JobSpec {
     pub retries: u32,
     /// Where it waits.
     pub target: Target,
+    /// What it needs of its machine, in canonical form ([`Needs`]). Text, so that a machine that
+    /// cannot read a later fleet's words can still read the job.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub needs: String,
+    /// The machines it would rather run on, as [`Prefer`] writes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefer: Option<String>,
     /// How urgent it is.
     #[serde(default)]
     pub priority: Priority,
@@ -191,6 +240,15 @@ pub enum SpecError {
         "tags are over the limit: at most {TAGS_MAX}, each key and value at most {TAG_MAX_BYTES} bytes, no empty key"
     )]
     Tags,
+    /// Requirements that cannot be read.
+    #[error(transparent)]
+    Needs(#[from] NeedError),
+    /// A lane that is not the one of the requirements.
+    #[error("lane {0} is not the one of its requirements: dispatch it again")]
+    Lane(Lane),
+    /// A preference that names nobody.
+    #[error("cannot prefer {0:?}: give a machine, or a label as NAME=VALUE")]
+    Prefer(String),
     /// A time-out of zero.
     #[error("a time-out of zero would end the job before it starts: leave it out, or give more")]
     ZeroTimeout,
@@ -220,6 +278,8 @@ impl JobSpec {
             on_lost: OnLost::default(),
             retries: 0,
             target,
+            needs: String::new(),
+            prefer: None,
             priority: Priority::default(),
             name: None,
             tags: BTreeMap::new(),
@@ -229,6 +289,30 @@ impl JobSpec {
             expires_ms: u64::try_from(EXPIRES_DEFAULT.as_millis()).unwrap_or(u64::MAX),
             log_keep_bytes: LOG_KEEP_DEFAULT_BYTES,
         }
+    }
+
+    /// The same job with these requirements; where it is not pinned, it waits in their lane.
+    #[must_use]
+    pub fn needing(mut self, needs: &Needs) -> Self {
+        self.needs = needs.to_string();
+        if let Target::Lane(lane) = &mut self.target {
+            *lane = needs.lane();
+        }
+        self
+    }
+
+    /// What it needs of its machine.
+    ///
+    /// # Errors
+    /// A later fleet's words.
+    pub fn needs(&self) -> Result<Needs, NeedError> {
+        self.needs.parse()
+    }
+
+    /// The machines it would rather run on; none where nobody can read who they are.
+    #[must_use]
+    pub fn prefers(&self) -> Option<Prefer> {
+        self.prefer.as_ref()?.parse().ok()
     }
 
     /// When it expires if it has not started.
@@ -278,6 +362,7 @@ impl JobSpec {
             no_nul(value, || format!("environment variable {name}"))?;
         }
         self.validate_labels()?;
+        self.validate_place()?;
         if self.timeout_ms == Some(0) {
             return Err(SpecError::ZeroTimeout);
         }
@@ -291,6 +376,21 @@ impl JobSpec {
             return Err(SpecError::TooLarge(weight));
         }
         Ok(())
+    }
+
+    fn validate_place(&self) -> Result<(), SpecError> {
+        let needs = self.needs()?;
+        match &self.target {
+            Target::Lane(lane) if *lane != needs.lane() => {
+                return Err(SpecError::Lane(lane.clone()));
+            }
+            _ => {}
+        }
+        let long = |text: &&String| text.len() > 2 * TAG_MAX_BYTES || self.prefers().is_none();
+        match self.prefer.as_ref().filter(long) {
+            Some(text) => Err(SpecError::Prefer(text.chars().take(80).collect())),
+            None => Ok(()),
+        }
     }
 
     fn validate_labels(&self) -> Result<(), SpecError> {
@@ -321,6 +421,7 @@ impl JobSpec {
         self.command.iter().map(|a| a.len() + 3).sum::<usize>()
             + self.cwd.as_ref().map_or(0, String::len)
             + self.submitted_by.len()
+            + self.needs.len()
             + pairs(&self.env)
             + pairs(&self.tags)
     }
@@ -404,6 +505,25 @@ mod tests {
         assert_eq!(s.validate(), Ok(()));
         s.env.insert("A=B".to_owned(), String::new());
         assert!(matches!(s.validate(), Err(SpecError::EnvName(_))));
+    }
+
+    #[test]
+    fn a_job_waits_in_the_lane_of_what_it_needs() {
+        let needs: Needs = "docker,mem>=16GiB".parse().unwrap();
+        let mut s = spec(&["true"]).needing(&needs);
+        assert_eq!(s.target, Target::Lane(needs.lane()));
+        assert_eq!((s.validate(), s.needs()), (Ok(()), Ok(needs.clone())));
+        s.target = Target::Lane(Lane::any());
+        assert_eq!(s.validate(), Err(SpecError::Lane(Lane::any())));
+        s.target = Target::Pin("studio".parse().unwrap());
+        s.prefer = Some("site=ams".to_owned());
+        assert_eq!(s.validate(), Ok(()));
+        let labels = BTreeMap::from([("site".to_owned(), "ams".to_owned())]);
+        assert!(s.prefers().unwrap().is(&"mini".parse().unwrap(), &labels));
+        s.prefer = Some("Not a machine".to_owned());
+        assert!(matches!(s.validate(), Err(SpecError::Prefer(_))));
+        s.needs = "node>20".to_owned();
+        assert!(matches!(s.validate(), Err(SpecError::Needs(_))));
     }
 
     #[test]

@@ -98,6 +98,12 @@ pub struct JobView {
     pub tags: BTreeMap<String, String>,
     /// Its number among the jobs of one `--count`.
     pub index: Option<u32>,
+    /// What it needs of its machine, in canonical form.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub needs: String,
+    /// The machines it would rather run on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefer: Option<String>,
     /// The last sequence of its journal: what an action names as what it saw.
     pub revision: u64,
 }
@@ -136,6 +142,8 @@ impl JobView {
             submitted_by: job.spec.submitted_by.clone(),
             tags: job.spec.tags.clone(),
             index: job.spec.index,
+            needs: job.spec.needs.clone(),
+            prefer: job.spec.prefer.clone(),
             revision: job.last_seq,
             attempts,
             superseded: job.superseded.iter().map(superseded_view).collect(),
@@ -175,6 +183,8 @@ impl JobView {
             submitted_by: spec.submitted_by.clone(),
             tags: spec.tags.clone(),
             index: spec.index,
+            needs: spec.needs.clone(),
+            prefer: spec.prefer.clone(),
             revision,
         }
     }

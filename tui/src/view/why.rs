@@ -106,6 +106,21 @@ fn words_of(model: &Model, job: &Job, reason: &Reason) -> String {
                 "it waits in lane {lane}: only machines that satisfy its requirements ask there"
             )
         }
+        Reason::Needs { needs } => format!("it needs {}", needs.replace(',', ", ")),
+        Reason::Lacks {
+            machine,
+            first,
+            others,
+        } => {
+            let also = if *others {
+                ", and no other machine"
+            } else {
+                ""
+            };
+            let measured = ago(&first.checked_at);
+            format!("{machine} does not have that{also}: {first}, measured {measured}")
+        }
+        Reason::Held { machine, held } => format!("{machine} could run it, but {held}"),
         Reason::NoMachine => "no machine is known: start one with fleet agent run".to_owned(),
         Reason::NoneTakesWork { known, best } => match known {
             1 => format!("the only machine is {best} and takes no work"),

@@ -1,12 +1,15 @@
 //! Compares requirements with what a machine is known to be, and says in types what is missing, with
 //! what was measured instead. Pure.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::Needs;
 use super::facts::{Facts, Gpu};
 use super::parse::{Amount, Word};
 use super::room::Room;
+use super::size::rounded;
 use super::version::{Span, Version};
 use crate::time::Time;
 
@@ -58,6 +61,33 @@ impl Found {
     #[must_use]
     pub fn passes(&self) -> bool {
         matches!(self, Self::ReservedBytes(_) | Self::ReservedCount(_))
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let need = &self.need;
+        match &self.found {
+            Found::Nothing => write!(f, "{need}: it has none"),
+            Found::NotChecked => write!(f, "{need}: nobody has looked yet"),
+            Found::Failing(reason) => write!(f, "{need}: {reason}"),
+            Found::Value(value) => write!(f, "{need}: it is {value}"),
+            Found::Version(version) => write!(f, "{need}: it has {version}"),
+            Found::NoVersion => write!(f, "{need}: it says no version that can be read"),
+            Found::Bytes(bytes) => write!(f, "{need}: it has {}", rounded(*bytes)),
+            Found::Count(count) => write!(f, "{need}: it has {count}"),
+            Found::Small(bytes) => write!(f, "{need}: its largest has {}", rounded(*bytes)),
+            Found::IsLabel(value) => {
+                write!(f, "{need}: that is no skill there but a label, {value}")
+            }
+            Found::IsSkill(version) => {
+                write!(f, "{need}: that is no label there but a skill {version}")
+            }
+            Found::ReservedBytes(bytes) => {
+                write!(f, "{need}: its jobs hold {}", rounded(*bytes))
+            }
+            Found::ReservedCount(count) => write!(f, "{need}: its jobs hold {count}"),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod matching;
 mod parse;
 mod room;
 mod size;
+mod standing;
 mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,9 +36,31 @@ pub use matching::{Found, Missing, Near, nearest};
 pub use parse::{Amount, NAME_MAX_BYTES, NeedError, Problem, VALUE_MAX_BYTES, Word};
 pub use room::{Room, Share};
 pub use size::{exact as exact_size, rounded as rounded_size, unit_bytes};
+pub use standing::Standing;
 pub use version::{Span, Version};
 
 use parse::{Need, Piece};
+
+/// The kind of a lane's envelope.
+pub const LANE_KIND: &str = "lane";
+
+/// What is kept of a lane: the canonical form of what it requires.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneForm {
+    /// That form; empty for [`Lane::any`].
+    #[serde(default)]
+    pub requires: String,
+}
+
+impl LaneForm {
+    /// The requirements of this lane; none where the form is not the one that names it, or cannot be
+    /// read: of a later fleet.
+    #[must_use]
+    pub fn needs(&self, lane: &Lane) -> Option<Needs> {
+        let named = Lane::of_canonical_form(&self.requires) == *lane;
+        self.requires.parse().ok().filter(|_| named)
+    }
+}
 
 /// Most requirements of one job.
 pub const NEEDS_MAX: usize = 32;

@@ -9,6 +9,7 @@ use crate::envelope::WIRE_VERSION;
 use crate::ids::{JobId, Lane, MachineId};
 use crate::job::{Attempt, Job, JobState, Open};
 use crate::machine::{BEATS_LOST, Degraded, MachineState, Service};
+use crate::needs::{Facts, Missing, Needs, nearest};
 use crate::outcome::Outcome;
 use crate::record::{Cause, StateWord};
 use crate::spec::{Priority, Target};
@@ -49,6 +50,27 @@ pub enum Reason {
     LaneOfItsOwn {
         /// The lane.
         lane: Lane,
+    },
+    /// It may only run where this is.
+    Needs {
+        /// Its requirements in canonical form.
+        needs: String,
+    },
+    /// The machine that it is pinned to, or else the one that lacks least, has not what it needs.
+    Lacks {
+        /// The machine.
+        machine: MachineId,
+        /// The first thing that it lacks.
+        first: Missing,
+        /// Whether there are others, which lack as much or more.
+        others: bool,
+    },
+    /// Machines could run it, but their jobs hold what it needs.
+    Held {
+        /// The first of them.
+        machine: MachineId,
+        /// What is held.
+        held: Missing,
     },
     /// No machine is known at all.
     NoMachine,
@@ -370,38 +392,9 @@ fn queued(fleet: &Fleet, job: &Job, now: Time, chain: &mut Vec<Reason>) {
         since: job.changed_at,
         cause: job.cause,
     });
-    let may: Vec<&Machine> = match &job.target {
-        Target::Pin(machine) => match fleet.machines().get(machine) {
-            None => {
-                chain.push(Reason::PinUnknown {
-                    machine: machine.clone(),
-                });
-                Vec::new()
-            }
-            Some(known) if !known.state(now).takes_work() => {
-                chain.push(Reason::PinAway {
-                    machine: machine.clone(),
-                    state: known.state(now),
-                    seen: known.seen,
-                });
-                Vec::new()
-            }
-            Some(known) => vec![known],
-        },
-        Target::Lane(lane) => {
-            if *lane != Lane::any() {
-                chain.push(Reason::LaneOfItsOwn { lane: lane.clone() });
-            }
-            let may: Vec<&Machine> = fleet
-                .machines()
-                .values()
-                .filter(|m| m.state(now).takes_work())
-                .collect();
-            if may.is_empty() {
-                chain.push(nobody(fleet, now));
-            }
-            may
-        }
+    let may = match &job.target {
+        Target::Pin(machine) => pinned(fleet, job, machine, now, chain),
+        Target::Lane(lane) => in_lane(fleet, job, lane, now, chain),
     };
     if !may.is_empty() {
         slots(fleet, job, &may, now, chain);
@@ -412,14 +405,114 @@ fn queued(fleet: &Fleet, job: &Job, now: Time, chain: &mut Vec<Reason>) {
     });
 }
 
-fn nobody(fleet: &Fleet, now: Time) -> Reason {
-    let states = fleet.machines().values().map(|m| m.state(now));
+fn facts(machine: &Machine) -> Facts<'_> {
+    Facts::of(&machine.presence, machine.seen)
+}
+
+/// The machine that it is pinned to, if it takes work and has what is needed.
+fn pinned<'a>(
+    fleet: &'a Fleet,
+    job: &Job,
+    id: &MachineId,
+    now: Time,
+    chain: &mut Vec<Reason>,
+) -> Vec<&'a Machine> {
+    let machine = id.clone();
+    let Some(known) = fleet.machines().get(id) else {
+        chain.push(Reason::PinUnknown { machine });
+        return Vec::new();
+    };
+    let state = known.state(now);
+    if !state.takes_work() {
+        let seen = known.seen;
+        chain.push(Reason::PinAway {
+            machine,
+            state,
+            seen,
+        });
+        return Vec::new();
+    }
+    let needs = job.spec.needs().unwrap_or_default();
+    if let Some(first) = needs.missing(&facts(known)).next() {
+        chain.push(Reason::Lacks {
+            machine,
+            first,
+            others: false,
+        });
+        return Vec::new();
+    }
+    with_room(vec![known], &needs, chain)
+}
+
+/// The machines that pull from its lane.
+fn in_lane<'a>(
+    fleet: &'a Fleet,
+    job: &Job,
+    lane: &Lane,
+    now: Time,
+    chain: &mut Vec<Reason>,
+) -> Vec<&'a Machine> {
+    // A later fleet's words cannot be compared with anything.
+    let needs = job.spec.needs().ok().filter(|needs| needs.lane() == *lane);
+    if needs.is_none() {
+        chain.push(Reason::LaneOfItsOwn { lane: lane.clone() });
+    }
+    let needs = needs.unwrap_or_default();
+    if !needs.is_empty() {
+        let needs = needs.to_string();
+        chain.push(Reason::Needs { needs });
+    }
+    let all = fleet.machines();
+    let fit: Vec<&Machine> = all.values().filter(|m| needs.fit(&facts(m))).collect();
+    let near = || {
+        let all = all.iter().map(|(id, m)| (id.clone(), facts(m)));
+        nearest(&needs, all, 1).into_iter().next()
+    };
+    if fit.is_empty()
+        && let Some(near) = near()
+    {
+        chain.push(Reason::Lacks {
+            machine: near.machine,
+            first: near.first,
+            others: all.len() > 1,
+        });
+        return fit;
+    }
+    let (may, away): (Vec<&Machine>, Vec<&Machine>) =
+        fit.into_iter().partition(|m| m.state(now).takes_work());
+    if may.is_empty() {
+        chain.push(nobody(&away, now));
+    }
+    with_room(may, &needs, chain)
+}
+
+/// Those whose jobs do not hold what is needed.
+fn with_room<'a>(
+    may: Vec<&'a Machine>,
+    needs: &Needs,
+    chain: &mut Vec<Reason>,
+) -> Vec<&'a Machine> {
+    let held = |m: &&Machine| needs.held(&facts(m));
+    let room: Vec<&Machine> = may.iter().copied().filter(|m| held(m).is_none()).collect();
+    if room.is_empty()
+        && let Some((machine, held)) = may.first().and_then(|m| Some((m, held(m)?)))
+    {
+        chain.push(Reason::Held {
+            machine: machine.presence.machine.clone(),
+            held,
+        });
+    }
+    room
+}
+
+fn nobody(machines: &[&Machine], now: Time) -> Reason {
+    let states = machines.iter().map(|m| m.state(now));
     // The order of the states is worst first but for offline, which nothing can be done about here.
     let best = states.max_by_key(|s| (*s != MachineState::Offline, *s));
     match best {
         None => Reason::NoMachine,
         Some(best) => Reason::NoneTakesWork {
-            known: fleet.machines().len(),
+            known: machines.len(),
             best,
         },
     }

@@ -1,0 +1,70 @@
+//! Follows the lanes that the hub has: what each requires. Which of them this machine pulls from is
+//! the puller's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet_contract::ids::Lane;
+use fleet_contract::needs::Needs;
+use fleet_nats::clock;
+use fleet_nats::connect::LinkState;
+use fleet_nats::lanes::KnownLane;
+use fleet_nats::subject;
+use futures_util::StreamExt;
+
+use super::context::Context;
+
+/// Pause before lanes that could not be read are read again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How often they are read again though nothing was heard: a slow reader may have missed one.
+const READ_AGAIN: Duration = Duration::from_secs(60);
+
+/// What is known before anything was read.
+pub(super) fn first() -> Vec<KnownLane> {
+    vec![KnownLane {
+        lane: Lane::any(),
+        needs: Some(Needs::default()),
+    }]
+}
+
+/// Keeps the agent's lanes as the hub has them.
+pub(super) async fn watch(context: Arc<Context>) {
+    let mut status = context.link.status();
+    loop {
+        context.connected().await;
+        let connects = status.borrow_and_update().connects;
+        // Heard from before they are read, so that none falls between the two.
+        let Ok(mut news) = context.link.client().subscribe(subject::LANES).await else {
+            context.pause(ASK_AGAIN).await;
+            continue;
+        };
+        let Ok(known) = context.bus.lanes().await else {
+            context.pause(ASK_AGAIN).await;
+            continue;
+        };
+        context.lanes.send_if_modified(|lanes| {
+            let changed = *lanes != known;
+            *lanes = known;
+            changed
+        });
+        loop {
+            let moved =
+                status.wait_for(|s| s.connects != connects || s.state != LinkState::Connected);
+            let message = tokio::select! {
+                message = news.next() => message,
+                _ = moved => None,
+                () = context.lanes_stale.notified() => None,
+                () = tokio::time::sleep(clock::jittered(READ_AGAIN)) => None,
+            };
+            let Some(message) = message else {
+                break;
+            };
+            if let Some(lane) = KnownLane::read(&message.subject, &message.payload) {
+                context.lanes.send_modify(|lanes| {
+                    lanes.retain(|known| known.lane != lane.lane);
+                    lanes.push(lane);
+                });
+            }
+        }
+    }
+}
