@@ -103,8 +103,10 @@ pub(crate) fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>)
 /// What to say about a machine nobody knows.
 pub(crate) fn unknown_machine(wrong: &str, known: &[MachineId]) -> String {
     let near = nearest(wrong, known.iter().map(MachineId::as_str));
-    if !near.is_empty() {
-        return format!("no machine {wrong:?}: nearest are {}", near.join(", "));
+    match near[..] {
+        [] => {}
+        [only] => return format!("no machine {wrong:?}: the nearest is {only}"),
+        _ => return format!("no machine {wrong:?}: nearest are {}", near.join(", ")),
     }
     if known.is_empty() {
         return format!("no machine {wrong:?}: no machine is known yet");
@@ -162,11 +164,11 @@ mod tests {
             .to_vec();
         assert_eq!(
             unknown_machine("stduio", &known),
-            "no machine \"stduio\": nearest are studio"
+            "no machine \"stduio\": the nearest is studio"
         );
         assert_eq!(
             unknown_machine("gpu", &known),
-            "no machine \"gpu\": nearest are gpu-box"
+            "no machine \"gpu\": the nearest is gpu-box"
         );
         assert!(unknown_machine("zzz", &known).contains("there are studio, mini, gpu-box"));
         assert!(unknown_machine("a", &[]).contains("no machine is known yet"));

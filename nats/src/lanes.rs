@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES};
+use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES, TICKET_MAX_BYTES};
 use fleet_contract::ids::Lane;
 use fleet_contract::needs::{LANE_KIND, LaneForm, Needs};
 use fleet_contract::spec::Target;
+use fleet_contract::ticket::{TICKET_KIND, Ticket};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,6 +17,8 @@ use crate::subject::{self, stream};
 
 /// Most lanes of one hub: each costs three consumers there and three pulls of each machine.
 pub const LANES_MAX: u64 = 1000;
+/// Lanes that are read at once.
+const LANES_PAGE: u64 = 500;
 
 /// A lane and what it requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,11 +47,20 @@ impl Bus {
     /// # Errors
     /// As [`Bus::last`].
     pub async fn lanes(&self) -> Result<Vec<KnownLane>, BusError> {
-        let stored = self.last_of_each(stream::LANE, &[subject::LANES]).await?;
-        let known = stored.iter();
-        Ok(known
-            .filter_map(|message| KnownLane::read(&message.subject, &message.payload))
-            .collect())
+        let mut known = Vec::new();
+        let mut from = 1;
+        loop {
+            // By pages: the server refuses to answer with the last of more than 1,024 subjects.
+            let page = self
+                .page(stream::LANE, subject::LANES, from, LANES_PAGE)
+                .await?;
+            let Some(last) = page.last() else {
+                return Ok(known);
+            };
+            from = last.seq + 1;
+            let lanes = page.iter();
+            known.extend(lanes.filter_map(|m| KnownLane::read(&m.subject, &m.payload)));
+        }
     }
 
     /// Makes the lane of these requirements usable, if it is not: its consumers first, then its
@@ -59,7 +71,10 @@ impl Bus {
     pub async fn ensure_lane(&self, needs: &Needs) -> Result<(), BusError> {
         let (lane, requires) = (needs.lane(), needs.to_string());
         let subject = subject::lane(&lane);
-        if self.last(stream::LANE, &subject).await?.is_some() {
+        let stored = self.last(stream::LANE, &subject).await?;
+        let known = stored.and_then(|m| KnownLane::read(&m.subject, &m.payload));
+        // A record that says something else would keep every machine away.
+        if known.is_some_and(|known| known.needs.as_ref() == Some(needs)) {
             return Ok(());
         }
         let there = self.usage(stream::LANE).await?.messages;
@@ -96,12 +111,26 @@ impl Bus {
                 self.remove_lane(&lane).await?;
             }
         }
-        // Of a lane without a record, whoever put the ticket there makes one when the job is queued
-        // again; agents cannot tell before that what it requires.
         for lane in waiting {
-            self.ensure_queues(&Target::Lane(lane)).await?;
+            self.restore_lane(&lane).await?;
         }
         Ok(())
+    }
+
+    /// Makes a lane without a record usable, in which tickets wait: they say what it requires.
+    async fn restore_lane(&self, lane: &Lane) -> Result<(), BusError> {
+        let tickets = format!("fleet.work.{lane}.>");
+        let Some(stored) = self.last(stream::WORK, &tickets).await? else {
+            return Ok(());
+        };
+        let ticket: Result<(Header, Ticket), _> =
+            envelope::decode(&stored.payload, TICKET_KIND, TICKET_MAX_BYTES);
+        let needs = ticket.ok().and_then(|(_, ticket)| ticket.spec.needs().ok());
+        match needs.filter(|needs| needs.lane() == *lane) {
+            Some(needs) => self.ensure_lane(&needs).await,
+            // Of a later fleet, which makes the record when it queues the job again.
+            None => self.ensure_queues(&Target::Lane(lane.clone())).await,
+        }
     }
 
     /// Lanes in which tickets wait.
@@ -144,11 +173,7 @@ impl Bus {
                 Err(error) => return Err(error),
             }
         }
-        // Somebody who saw the record a moment ago may have put a ticket there.
-        let tickets = format!("fleet.work.{lane}.>");
-        if self.last(stream::WORK, &tickets).await?.is_some() {
-            self.ensure_queues(&target).await?;
-        }
-        Ok(())
+        // Somebody who saw the record a moment ago may have put a ticket there, and be gone.
+        self.restore_lane(lane).await
     }
 }

@@ -194,6 +194,14 @@ fn decode_ticket(message: &Message) -> Result<(Header, Box<Ticket>), WireError> 
             message.subject
         )));
     }
+    // Whoever pulls from a lane satisfies its requirements and no others.
+    if let (Target::Lane(lane), Ok(needs)) = (&ticket.target, ticket.spec.needs())
+        && needs.lane() != *lane
+    {
+        return Err(WireError::Malformed(format!(
+            "a ticket in lane {lane}, whose job needs another: {needs}"
+        )));
+    }
     Ok((header, ticket))
 }
 

@@ -167,7 +167,7 @@ fn what_the_fleet_does_not_have_is_refused_with_what_it_has() {
     let fleet = Fleet::up("studio", 1);
     let ran = fleet.run(&["dispatch", "--on", "stduio", "--", "true"]);
     assert_eq!(ran.code, 75, "{ran:?}");
-    assert!(ran.err.contains("nearest are studio"), "{ran:?}");
+    assert!(ran.err.contains("the nearest is studio"), "{ran:?}");
     let queued = fleet.run(&["dispatch", "--on", "later", "--queue-anyway", "--", "true"]);
     assert_eq!(queued.code, 0, "{queued:?}");
     assert!(queued.err.contains("later is not known yet"), "{queued:?}");
@@ -188,7 +188,7 @@ fn what_the_fleet_does_not_have_is_refused_with_what_it_has() {
         (
             &["machines", "forget", "studoi", "--yes"],
             64,
-            "nearest are studio",
+            "the nearest is studio",
         ),
         (
             &["machines", "forget", "studio", "--yes"],

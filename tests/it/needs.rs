@@ -4,7 +4,7 @@
 use fleet_nats::bus::Bus;
 use serde_json::Value;
 
-use crate::fleet::{Gate, together};
+use crate::fleet::Gate;
 use crate::harness::{Fleet, eventually, lines};
 
 /// Three machines that differ by their labels.
@@ -183,7 +183,7 @@ fn what_is_typed_wrong_is_refused_with_what_to_type() {
         (
             &["--prefer", "studoi"],
             75,
-            "cannot prefer: no machine \"studoi\": nearest are studio",
+            "cannot prefer: no machine \"studoi\": the nearest is studio",
         ),
         (
             &["--prefer", "site=ams"],
@@ -343,16 +343,13 @@ fn lanes_take_turns() {
     let out = gate.file("ran");
     let out = out.display();
     let lanes: Vec<String> = (0..LANES).map(|n| format!("mem>={}MiB", n + 1)).collect();
-    let dispatches = lanes.iter().enumerate().map(|(n, needs)| {
+    for (n, needs) in lanes.iter().enumerate() {
         let line = format!("echo {n} >> {out}");
         let count = EACH.to_string();
         let words = [
             "dispatch", "--needs", needs, "--count", &count, "--shell", "--", &line,
         ];
-        fleet.home.command(&words)
-    });
-    for ran in together(dispatches.collect()) {
-        ran.ok();
+        fleet.run(&words).ok();
     }
     gate.open("go");
     let ran = gate.until_lines("ran", LANES * EACH);

@@ -13,12 +13,13 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// What an attempt holds of its machine; given back when it is dropped.
 pub(super) struct Slot {
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
     _hold: Option<Hold>,
 }
 
 impl Slot {
-    pub(super) fn new(permit: OwnedSemaphorePermit, hold: Option<Hold>) -> Self {
+    /// Without a permit where it runs though all slots are taken: there were more when it began.
+    pub(super) fn new(permit: Option<OwnedSemaphorePermit>, hold: Option<Hold>) -> Self {
         Self {
             _permit: permit,
             _hold: hold,

@@ -8,7 +8,7 @@ use fleet_contract::ids::Lane;
 use fleet_contract::needs::Needs;
 use fleet_nats::clock;
 use fleet_nats::connect::LinkState;
-use fleet_nats::lanes::KnownLane;
+use fleet_nats::lanes::{KnownLane, LANES_MAX};
 use fleet_nats::subject;
 use futures_util::StreamExt;
 
@@ -18,6 +18,8 @@ use super::context::Context;
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How often they are read again though nothing was heard: a slow reader may have missed one.
 const READ_AGAIN: Duration = Duration::from_secs(60);
+/// Most lanes that are followed; two that are made at once may both find room for one.
+const HEARD_MAX: usize = 2 * LANES_MAX as usize;
 
 /// What is known before anything was read.
 pub(super) fn first() -> Vec<KnownLane> {
@@ -60,9 +62,14 @@ pub(super) async fn watch(context: Arc<Context>) {
                 break;
             };
             if let Some(lane) = KnownLane::read(&message.subject, &message.payload) {
-                context.lanes.send_modify(|lanes| {
+                context.lanes.send_if_modified(|lanes| {
                     lanes.retain(|known| known.lane != lane.lane);
-                    lanes.push(lane);
+                    // What is over the hub's own limit is not followed.
+                    let room = lanes.len() < HEARD_MAX;
+                    if room {
+                        lanes.push(lane);
+                    }
+                    room
                 });
             }
         }

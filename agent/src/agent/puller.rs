@@ -38,6 +38,10 @@ const LEFT_MAX: usize = 1024;
 const ROOM_PAUSE: Duration = Duration::from_secs(1);
 /// The same where it does not have what the job needs.
 const LACK_PAUSE: Duration = Duration::from_secs(5);
+/// The least between two of them.
+const BACK_APART: Duration = Duration::from_millis(10);
+/// The longest pause, however many they are.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
 
 /// A ticket with the slot it may use.
 pub(super) struct Offer {
@@ -57,6 +61,7 @@ pub(super) async fn run(context: Arc<Context>, slots: Arc<Semaphore>, offers: mp
         lanes: vec![Lane::any()],
         served: HashMap::new(),
         left: VecDeque::new(),
+        back: Back::default(),
         parked: HashMap::new(),
         empty: HashMap::new(),
         sweeps: 0,
@@ -77,7 +82,7 @@ pub(super) async fn run(context: Arc<Context>, slots: Arc<Semaphore>, offers: mp
             }
         };
         let (delivered, hold) = puller.next().await;
-        let slot = Slot::new(permit, hold);
+        let slot = Slot::new(Some(permit), hold);
         let at = fleet_nats::clock::now();
         if offers
             .send(Offer {
@@ -106,6 +111,7 @@ struct Puller {
     served: HashMap<Priority, Lane>,
     /// Tickets that were left to machines that their jobs prefer.
     left: VecDeque<TicketId>,
+    back: Back,
     parked: HashMap<Queue, Parked>,
     empty: HashMap<Queue, Instant>,
     sweeps: u64,
@@ -113,6 +119,24 @@ struct Puller {
     /// Lapses of the lease before which no pull of these was made.
     lapses: u64,
     asker: Option<Asker>,
+}
+
+/// When tickets for this very machine that it has no room for come again: one after another, so that
+/// thousands of them leave time for work.
+#[derive(Default)]
+struct Back {
+    last: Option<Instant>,
+}
+
+impl Back {
+    /// In how long one comes again that is to come no earlier than after `pause`.
+    fn after(&mut self, now: Instant, pause: Duration) -> Duration {
+        let earliest = now + pause;
+        let behind = self.last.map_or(earliest, |last| last + BACK_APART);
+        let at = behind.clamp(earliest, now + BACK_WITHIN);
+        self.last = Some(at);
+        at - now
+    }
 }
 
 /// What waiting at the queues brought.
@@ -173,11 +197,18 @@ impl Puller {
             Ok(hold) => Some((delivered, hold)),
             Err(missing) => {
                 tracing::debug!(job = %ticket.job, need = missing.need, "a ticket goes back");
-                let _ = match (pinned, missing.found.passes()) {
-                    // Nobody else can take it, and it would come again at once.
-                    (true, true) => bus.give_back_after(&delivered, ROOM_PAUSE).await,
-                    (true, false) => bus.give_back_after(&delivered, LACK_PAUSE).await,
-                    (false, _) => bus.give_back(&delivered).await,
+                let pause = match missing.found.passes() {
+                    true => ROOM_PAUSE,
+                    false => LACK_PAUSE,
+                };
+                // Nobody else can take what is pinned, and it would come again at once.
+                let _ = match pinned {
+                    true => {
+                        let now = Instant::now();
+                        let pause = self.back.after(now, pause);
+                        bus.give_back_after(&delivered, pause).await
+                    }
+                    false => bus.give_back(&delivered).await,
                 };
                 None
             }
@@ -221,6 +252,7 @@ impl Puller {
             lanes.push(Lane::any());
         }
         lanes.sort_unstable();
+        lanes.dedup();
         self.lanes = lanes;
         let mine: HashSet<Queue> = self.queues().into_iter().collect();
         let others: Vec<Queue> = self
@@ -442,5 +474,24 @@ async fn changed(context: &Context) {
     tokio::select! {
         () = async { let _ = open.wait_for(|open| !*open).await; } => {}
         () = async { let _ = status.wait_for(|s| s.connects != connects || s.state != LinkState::Connected).await; } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_of_tickets_without_room_come_again_one_by_one() {
+        let mut back = Back::default();
+        let now = Instant::now();
+        let pauses: Vec<Duration> = (0..10_000).map(|_| back.after(now, ROOM_PAUSE)).collect();
+        assert_eq!(pauses[0], ROOM_PAUSE);
+        assert_eq!(pauses[1], ROOM_PAUSE + BACK_APART);
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses.last(), Some(&BACK_WITHIN));
+        // One that comes later is not late for their sake once they have come.
+        let later = now + 2 * BACK_WITHIN;
+        assert_eq!(back.after(later, ROOM_PAUSE), ROOM_PAUSE);
     }
 }

@@ -213,14 +213,11 @@ async fn adopt(
             .seen
             .note(token_epoch(report.token), token_seq(report.token));
         let gone = listen::gone_of(&report);
-        let slot = gone
-            .is_none()
-            .then(|| slots.clone().try_acquire_owned().ok())
-            .flatten()
-            .map(|permit| {
-                let needs = report.spec.needs().unwrap_or_default();
-                Slot::new(permit, context.capacity.hold_anyway(&needs))
-            });
+        let slot = gone.is_none().then(|| {
+            let needs = report.spec.needs().unwrap_or_default();
+            let permit = slots.clone().try_acquire_owned().ok();
+            Slot::new(permit, context.capacity.hold_anyway(&needs))
+        });
         let (attempt, effects) = Attempt::adopt(context.me.clone(), found, gone);
         let announced = listen::announced_of(&report);
         attempts.push(Driver::start(

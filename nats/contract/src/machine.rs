@@ -213,7 +213,7 @@ pub fn causes(m: &Measured) -> Vec<(Cause, String)> {
         found.push((Cause::ClockOffset, format!("{:+.1} s", seconds(ms))));
     }
     if m.disk_total > 0 && (m.disk_free < m.disk_total / 20 || m.disk_free < m.spool_bound) {
-        found.push((Cause::DiskLow, format!("{} MiB free", m.disk_free >> 20)));
+        found.push((Cause::DiskLow, free(m.disk_free)));
     }
     if m.spool_waiting >= Duration::from_secs(10) {
         found.push((
@@ -242,9 +242,13 @@ pub fn causes(m: &Measured) -> Vec<(Cause, String)> {
         found.push((Cause::Executor, format!("for {} s", silent.as_secs())));
     }
     if m.mem_total > 0 && m.mem_free < m.mem_total / 20 {
-        found.push((Cause::MemoryLow, format!("{} MiB free", m.mem_free >> 20)));
+        found.push((Cause::MemoryLow, free(m.mem_free)));
     }
     found
+}
+
+fn free(bytes: u64) -> String {
+    format!("{} free", crate::needs::rounded_size(bytes))
 }
 
 fn seconds(ms: i64) -> f64 {

@@ -33,7 +33,7 @@ use crate::ids::Lane;
 
 pub use facts::{Access, Facts, Gpu, Model, Probed, Reserved, STALE_INTERVALS, Skill};
 pub use matching::{Found, Missing, Near, nearest};
-pub use parse::{Amount, NAME_MAX_BYTES, NeedError, Problem, VALUE_MAX_BYTES, Word};
+pub use parse::{Amount, NeedError, Problem, VALUE_MAX_BYTES, WORD_MAX_BYTES, Word};
 pub use room::{Room, Share};
 pub use size::{exact as exact_size, rounded as rounded_size, unit_bytes};
 pub use standing::Standing;

@@ -4,7 +4,7 @@ use super::size::{self, NoSize};
 use super::version::{Span, Version};
 
 /// Longest name of a skill or label, in bytes.
-pub const NAME_MAX_BYTES: usize = 63;
+pub const WORD_MAX_BYTES: usize = 63;
 /// Longest value of a label, model or repository, in bytes.
 pub const VALUE_MAX_BYTES: usize = 256;
 /// How much of a text an error shows.
@@ -144,7 +144,7 @@ pub enum Problem {
     #[error("nothing is there")]
     Empty,
     /// A name with other characters, or too long.
-    #[error("a name is of letters, digits and . _ + / -, at most {NAME_MAX_BYTES}")]
+    #[error("a name is of letters, digits and . _ + / -, at most {WORD_MAX_BYTES}")]
     Name,
     /// An operator that is not known.
     #[error("the operators are = >= < and @")]
@@ -174,7 +174,7 @@ pub enum Problem {
     #[error("it contradicts what stands before it")]
     Contradiction,
     /// Too many requirements.
-    #[error("that are too many requirements")]
+    #[error("there are too many requirements")]
     TooMany,
 }
 
@@ -260,8 +260,8 @@ impl<'a> Piece<'a> {
         if name == "git" && rest.starts_with('@') && Version::typed(rest[1..].trim()).is_none() {
             return Err(self.wrong(3, Problem::Version, hint));
         }
-        if name.len() > NAME_MAX_BYTES {
-            return Err(self.wrong(NAME_MAX_BYTES, Problem::Name, hint));
+        if name.len() > WORD_MAX_BYTES {
+            return Err(self.wrong(WORD_MAX_BYTES, Problem::Name, hint));
         }
         Ok(name.to_ascii_lowercase())
     }
@@ -356,7 +356,7 @@ impl Value<'_> {
         };
         let value = word.proper(&self.named(example, op)?);
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if value.len() > NAME_MAX_BYTES || !value.chars().all(fits) {
+        if value.len() > WORD_MAX_BYTES || !value.chars().all(fits) {
             return Err(self.wrong(Problem::Name, format!("type {}={example}", self.name)));
         }
         Ok(Need::Word(word, value))
