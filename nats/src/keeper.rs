@@ -381,8 +381,11 @@ impl Shell {
         if writer != Some(machine.as_str()) {
             return Err("it speaks for another machine".to_owned());
         }
-        self.keeper.superseded(job, attempt, machine, &detail);
-        Ok(())
+        if self.keeper.superseded(job, attempt, machine, &detail) {
+            Ok(())
+        } else {
+            Err(format!("attempt {attempt} of job {job} is not its own"))
+        }
     }
 
     fn presence(&mut self, message: &Stored) {

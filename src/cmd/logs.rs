@@ -13,6 +13,7 @@ use fleet_nats::assemble::{Assembler, InOrder};
 use fleet_nats::bus::Bus;
 use fleet_nats::journal::{Entry, fold};
 use fleet_nats::output::Chunk;
+use fleet_nats::owners::Owners;
 use fleet_nats::subject::{self, stream};
 use fleet_nats::tail::{From, Next, Tail};
 use serde::Serialize;
@@ -56,6 +57,7 @@ pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
     let mut sink = Sink::new(cx.output.is_json(), args.raw);
     sink.not_kept = not_kept(&bus, &job).await?;
     let mut reader = LogTail::open(&bus, id).await?;
+    reader.owners.learn(&job);
     if args.follow {
         let mut journal = JournalTail::open(&bus, id, job.last_seq + 1, Some(job)).await?;
         follow(
@@ -71,7 +73,7 @@ pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
         while let Some(chunk) = read::soon(reader.next()).await? {
             sink.write(cx, chunk)?;
         }
-        sink.finish(cx, &JobView::of(&job))?;
+        sink.finish(cx, &JobView::of(&job), &reader.owners)?;
     }
     Ok(0)
 }
@@ -161,6 +163,9 @@ struct Incomplete {
     chunks_to_come: u64,
     /// Bytes that are gone: dropped on the machine before they could be sent, or by the hub.
     missing_bytes: u64,
+    /// Chunks that machines sent which never had the attempt they name; not shown.
+    #[serde(skip_serializing_if = "is_zero")]
+    foreign_chunks: u64,
 }
 
 /// Where chunks go, and what is known of those that came.
@@ -244,7 +249,7 @@ impl Sink {
         last.output.chunks.saturating_sub(self.order.last(last.id))
     }
 
-    fn finish(&mut self, cx: &mut Context, job: &JobView) -> Result<(), Failure> {
+    fn finish(&mut self, cx: &mut Context, job: &JobView, owners: &Owners) -> Result<(), Failure> {
         for next in self.order.rest() {
             self.show(cx, &next)?;
         }
@@ -269,13 +274,18 @@ impl Sink {
                 "{text} dropped: over what is kept of output on a machine and at the hub"
             ));
         }
+        if let Some(told) = owners.left_out() {
+            cx.output.note(&told);
+        }
         let missing = self.order.missing();
-        if self.json && left + missing_bytes + missing > 0 {
+        let foreign_chunks = owners.foreign();
+        if self.json && left + missing_bytes + missing + foreign_chunks > 0 {
             let value = Incomplete {
                 job: job.id,
                 missing_chunks: missing,
                 chunks_to_come: left,
                 missing_bytes,
+                foreign_chunks,
             };
             let text = String::new();
             cx.show(&Said { value, text })?;
@@ -301,29 +311,50 @@ fn view(next: &InOrder) -> ChunkView<'_> {
     }
 }
 
-/// A reader of a job's output.
-pub(crate) struct LogTail(Tail, u64);
+/// A reader of a job's output, past what is no attempt's own.
+pub(crate) struct LogTail {
+    bus: Bus,
+    tail: Tail,
+    owners: Owners,
+    /// Read, and not yet known whose it is.
+    next: Option<Chunk>,
+    /// How many more the hub has now.
+    left: u64,
+}
 
 impl LogTail {
     /// From line one.
     pub(crate) async fn open(bus: &Bus, job: JobId) -> Result<Self, Failure> {
         let filters = [subject::log_all(job)];
-        let tail = Tail::open(bus, stream::LOG, &filters, From::First).await?;
-        Ok(Self(tail, 0))
+        Ok(Self {
+            bus: bus.clone(),
+            tail: Tail::open(bus, stream::LOG, &filters, From::First).await?,
+            owners: Owners::of(job),
+            next: None,
+            left: 0,
+        })
     }
 
-    /// The next chunk; none once, when all that was there at the beginning has been read.
+    /// The next chunk; none once, when all that was there at the beginning has been read. Whoever
+    /// drops this half-way and calls again misses nothing.
     async fn next(&mut self) -> Result<Option<Chunk>, Failure> {
         loop {
-            match self.0.next().await? {
+            if let Some(chunk) = &self.next {
+                let own = self.owners.admits(&self.bus, chunk).await;
+                let chunk = self.next.take();
+                if own {
+                    return Ok(chunk);
+                }
+            }
+            match self.tail.next().await? {
                 Next::CaughtUp => return Ok(None),
-                Next::Message(message, left) => match Chunk::of(&message) {
-                    Ok(chunk) => {
-                        self.1 = left;
-                        return Ok(Some(chunk));
+                Next::Message(message, left) => {
+                    self.left = left;
+                    match Chunk::of(&message) {
+                        Ok(chunk) => self.next = Some(chunk),
+                        Err(error) => tracing::warn!(%error, "a chunk cannot be read"),
                     }
-                    Err(error) => tracing::warn!(%error, "a chunk cannot be read"),
-                },
+                }
             }
         }
     }
@@ -397,7 +428,7 @@ pub(crate) async fn follow(
                 patient = true;
                 give_up = Some(Instant::now() + REST.1);
             } else if late || sink.complete(&job) {
-                sink.finish(cx, &job)?;
+                sink.finish(cx, &job, &reader.owners)?;
                 return Ok(job);
             }
         } else {
@@ -417,7 +448,7 @@ pub(crate) async fn follow(
                 Some(chunk) => {
                     sink.write(cx, chunk)?;
                     // Several chunks that came at once make one write.
-                    if reader.1 == 0 {
+                    if reader.left == 0 {
                         sink.output.flush()?;
                     }
                     if give_up.is_some() {
@@ -426,7 +457,12 @@ pub(crate) async fn follow(
                 }
                 None => sink.output.flush()?,
             },
-            changed = journal.next() => changed?,
+            changed = journal.next() => {
+                changed?;
+                if let Some(job) = &journal.job {
+                    reader.owners.learn(job);
+                }
+            }
             told = outages.next("logs -f", &waits_for) => {
                 sink.output.flush()?;
                 cx.output.note(&told);

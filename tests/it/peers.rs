@@ -8,7 +8,7 @@ use fleet_nats::testing::Peer;
 use serde_json::Value;
 
 use crate::fleet::{Gate, only_attempt};
-use crate::harness::{DEADLINE, Fleet, eventually};
+use crate::harness::{DEADLINE, Fleet, Ran, eventually};
 
 /// A job that nobody has dispatched.
 const NOBODYS: &str = "aaaaaaaaaaaaaaaa";
@@ -368,5 +368,117 @@ async fn a_flood_holds_up_nobody_and_what_it_leaves_in_the_journal_goes() {
         // What lies on a job that is there stays until that goes.
         (journal["messages"].as_u64().unwrap() < 2 * flood_size() as u64).then_some(())
     });
+    scene.ends();
+}
+
+/// A chunk of output that says that it is the first of this attempt.
+async fn forge_chunk(peer: &Peer, job: &str, by: &str, attempt: &str, text: &str) {
+    let head = format!(
+        r#"{{"v":1,"attempt":"{attempt}","seq":1,"stream":"stdout","offset":0,"time":"2026-11-20T07:00:22Z"}}"#
+    );
+    let headers = [("Fleet-Chunk".to_owned(), head)];
+    let bytes = Bytes::from(text.to_owned());
+    peer.send(&format!("fleet.log.{job}.{by}"), &headers, bytes)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_writes_the_output_of_anothers_attempt() {
+    let scene = Scene::new();
+    let rogue = worker(&scene.fleet, "rogue").await;
+    let job = scene.runs.as_str();
+    let (_link, bus) = scene.fleet.bus().await;
+    let known = bus.job(job.parse().unwrap()).await.unwrap().unwrap();
+    let attempt = known.attempts[0].id.to_string();
+    // Of the attempt that runs, of one that nobody knows, and of both many.
+    for of in [attempt.as_str(), NOBODYS] {
+        for _ in 0..40 {
+            forge_chunk(&rogue, job, "rogue", of, "forged\n").await;
+        }
+    }
+    let left_out = |shown: &Ran| shown.err.contains("80 chunks from rogue left out");
+    let shown = tokio::task::block_in_place(|| {
+        eventually("all of it is there", || {
+            let shown = scene.fleet.run(&["logs", job]);
+            left_out(&shown).then_some(shown)
+        })
+    });
+    assert_eq!((shown.code, shown.out.as_str()), (0, ""), "{shown:?}");
+    let shown = scene.fleet.run(&["--json", "logs", job]);
+    let line: Value = serde_json::from_str(shown.out.trim()).unwrap();
+    assert_eq!(line["foreign_chunks"], 80, "{shown:?}");
+    // What follows is the job's own alone, and all of it.
+    let job = scene.runs.clone();
+    let fleet = scene.ends();
+    let shown = fleet.run(&["logs", "-f", &job]);
+    assert_eq!((shown.code, shown.out.as_str()), (0, "done\n"), "{shown:?}");
+    assert!(left_out(&shown), "{shown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_holds_against_a_machine_that_claims_over_it() {
+    let scene = Scene::new();
+    let rogue = worker(&scene.fleet, "rogue").await;
+    let (_link, bus) = scene.fleet.bus().await;
+    // Both slots are taken, so that what is pinned waits.
+    let gate = Gate::new();
+    let script = format!(
+        "echo runs >> {}; {}",
+        gate.file("ran").display(),
+        gate.wait("go")
+    );
+    let second = scene
+        .fleet
+        .dispatch(&["--on", "studio", "--shell", "--", &script]);
+    gate.until_lines("ran", 1);
+    let pinned = scene
+        .fleet
+        .dispatch(&["--on", "studio", "--", "echo", "mine"]);
+    let id = pinned.parse().unwrap();
+    for target in [
+        "",
+        r#","target":{"lane":"any"}"#,
+        r#","target":{"pin":"rogue"}"#,
+    ] {
+        let seq = bus.job(id).await.unwrap().unwrap().last_seq;
+        let data = format!(
+            r#"{{"prev":{seq},"change":"claimed","attempt":"{NOBODYS}","no":1,"ticket":"{NOBODYS}"{target},"after":{{"state":"running","attempt":"{NOBODYS}","machine":"rogue","attempts":1,"losses":0}}}}"#
+        );
+        let claim = envelope("job.claimed", "rogue", &pinned, &data);
+        let claim = claim
+            .replace(r#""v":99"#, r#""v":1"#)
+            .replace("qzhknl653cmnjmjn", NOBODYS);
+        let subject = format!("fleet.job.{pinned}.rogue");
+        rogue.send(&subject, &[], claim.into()).await;
+        rogue.settled().await;
+        let void = tokio::task::block_in_place(|| {
+            scene.fleet.event("journal.void", |e| {
+                e["job"] == pinned.as_str() && e["data"]["detail"]["seq"].as_u64() > Some(seq)
+            })
+        });
+        let why = void["data"]["detail"]["reason"].as_str().unwrap();
+        assert!(
+            why.contains("pinned to another machine than rogue"),
+            "{void}"
+        );
+        assert_eq!(scene.fleet.job(&pinned)["state"], "queued");
+        // The keeper has said again what holds.
+        tokio::task::block_in_place(|| {
+            eventually("what holds is said again", || {
+                let handle = tokio::runtime::Handle::current();
+                let job = handle.block_on(bus.job(id)).unwrap().unwrap();
+                (!job.void_on_top).then_some(())
+            });
+        });
+    }
+    gate.open("go");
+    assert_eq!(scene.fleet.ended(&second).0, 0);
+    let (code, job) = scene.fleet.ended(&pinned);
+    assert_eq!(
+        (code, &job["machine"]),
+        (0, &Value::from("studio")),
+        "{job}"
+    );
+    only_attempt(&job);
     scene.ends();
 }

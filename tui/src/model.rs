@@ -72,6 +72,8 @@ pub(crate) enum Msg {
         chunks: Vec<Chunk>,
         left: u64,
     },
+    /// So much more of it came from machines that never had the attempts it names: left out.
+    LogForeign(JobId, u64),
     /// All output that was there has come.
     LogCaughtUp(JobId),
     /// What the bus tells about itself.

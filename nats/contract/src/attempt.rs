@@ -483,13 +483,7 @@ impl Attempt {
     }
 
     fn claim(&mut self, ticket: &Ticket, verdict: &Verdict, now: Time) -> Vec<Effect> {
-        let &Verdict::Claim {
-            expect,
-            no,
-            losses,
-            named,
-        } = verdict
-        else {
+        let &Verdict::Claim { expect, no, losses } = verdict else {
             return Vec::new();
         };
         (self.no, self.losses, self.known) = (no, losses, expect);
@@ -498,7 +492,7 @@ impl Attempt {
             no,
             ticket: ticket.ticket,
             epoch: self.epoch,
-            target: (!named && spec.is_none()).then(|| ticket.target.clone()),
+            target: None,
             lease: self.term,
             spec,
         };

@@ -411,23 +411,15 @@ impl Job {
             Change::Claimed {
                 attempt,
                 no,
-                ticket,
                 epoch,
-                target,
                 lease,
                 ..
             } => {
                 let Writer::Machine(machine) = writer else {
                     return Err(impossible());
                 };
-                // The ticket in the journal waits where the journal says, whatever the claim says.
-                let queued =
-                    matches!(&self.state, JobState::Queued { ticket: t, .. } if t == ticket);
-                let target = match target {
-                    Some(target) if !queued => target.clone(),
-                    _ => self.target.clone(),
-                };
-                if matches!(&target, Target::Pin(pinned) if pinned != machine) {
+                // Where it waits is said by operator and keeper alone, whatever the claim says.
+                if matches!(&self.target, Target::Pin(pinned) if pinned != machine) {
                     return Err(Void::Pin {
                         machine: machine.clone(),
                     });
@@ -457,7 +449,6 @@ impl Job {
                     outcome: None,
                     output: OutputCount::default(),
                 });
-                self.target = target;
                 self.state = JobState::Running {
                     open,
                     cancel_requested: false,

@@ -37,6 +37,26 @@ pub enum Outcome {
     },
 }
 
+/// Longest reason that is passed on of what a machine says, in bytes.
+pub const REASON_MAX_BYTES: usize = 512;
+
+impl Outcome {
+    /// The same with its reason cut to [`REASON_MAX_BYTES`].
+    #[must_use]
+    pub fn clipped(mut self) -> Self {
+        if let Self::Rejected { reason } | Self::Unknown { reason } = &mut self
+            && reason.len() > REASON_MAX_BYTES
+        {
+            let dots = "…";
+            let most = REASON_MAX_BYTES - dots.len();
+            let end = (0..=most).rev().find(|at| reason.is_char_boundary(*at));
+            reason.truncate(end.unwrap_or(0));
+            reason.push_str(dots);
+        }
+        self
+    }
+}
+
 /// How much one output stream of an attempt wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StreamCount {

@@ -159,8 +159,7 @@ pub enum Change {
         /// The hub's epoch: how often its store was rebuilt.
         #[serde(default)]
         epoch: u64,
-        /// Where the ticket waited, where that is not what the journal says: its issuer has yet
-        /// to append `queued`.
+        /// Nobody writes or reads it any more: where a job waits is not for its claimant to say.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<Target>,
         /// The term of the machine's lease that it was claimed under

@@ -135,17 +135,15 @@ pub enum Verdict {
         no: u32,
         /// Attempts lost so far.
         losses: u32,
-        /// Whether the journal names this very ticket, so that the claim need not say its target.
-        named: bool,
     },
     /// Acknowledge it: the journal has moved on, the ticket means nothing any more.
     Stale,
     /// The journal read is older than the ticket, or ends with a record that cannot be read: read
     /// again.
     ReadAgain,
-    /// The job has ended or waits for the operator, and the ticket's issuer has yet to append
-    /// `queued`, without which it must not run again: read again a few times, then acknowledge it
-    /// as an orphan (the keeper publishes another should `queued` come after all).
+    /// The ticket's issuer has yet to append `queued`, which says where the job waits now and without
+    /// which it must not run again: read again a few times, then acknowledge it as an orphan (the
+    /// keeper publishes another should `queued` come after all).
     Early,
     /// It is pinned to another machine and was delivered here by mistake or malice: leave it alone.
     NotMine,
@@ -163,7 +161,6 @@ pub fn judge(ticket: &Ticket, me: &MachineId, tip: Option<&Tip>) -> Verdict {
                 expect: 0,
                 no: 1,
                 losses: 0,
-                named: false,
             }
         } else {
             Verdict::ReadAgain
@@ -177,11 +174,10 @@ pub fn judge(ticket: &Ticket, me: &MachineId, tip: Option<&Tip>) -> Verdict {
         return Verdict::Stale;
     }
     match tip.after.state {
-        StateWord::Queued | StateWord::Backoff => Verdict::Claim {
+        StateWord::Queued | StateWord::Backoff if named => Verdict::Claim {
             expect: tip.seq,
             no: tip.after.attempts.saturating_add(1),
             losses: tip.after.losses,
-            named,
         },
         // A running attempt is never queued over; its ticket can only be stale.
         StateWord::Running => Verdict::Stale,

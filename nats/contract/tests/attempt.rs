@@ -63,6 +63,14 @@ fn tip(seq: u64, by: &str, state: StateWord, n: Option<u8>) -> Tip {
     }
 }
 
+/// The record that names the ticket of [`delivered`].
+fn named(seq: u64) -> Tip {
+    Tip {
+        queued: Some(ticket_id(1)),
+        ..tip(seq, "operator", StateWord::Queued, None)
+    }
+}
+
 /// The claim of attempt 1 by studio.
 fn claim(seq: u64, losses: u32) -> Tip {
     let mut claim = tip(seq, "studio", StateWord::Running, Some(1));
@@ -151,10 +159,13 @@ fn an_orphan_ticket_of_an_ended_job_is_acknowledged_and_does_not_go_round() {
 #[test]
 fn a_wish_to_cancel_that_overtakes_the_claim_is_looked_for_after_it() {
     let mut attempt = delivered(7);
-    let waits = tip(7, "operator", StateWord::Backoff, None);
-    on(&mut attempt, Input::Tip(Some(waits)));
+    // Until `queued` names it, nobody knows where the job waits.
+    let before = tip(7, "operator", StateWord::Backoff, None);
+    assert_eq!(on(&mut attempt, Input::Tip(Some(before))), [Effect::Pause]);
+    assert_eq!(on(&mut attempt, Input::Again), [Effect::Read]);
+    on(&mut attempt, Input::Tip(Some(named(8))));
     assert_eq!(on(&mut attempt, Input::CancelAsked), []);
-    let effects = on(&mut attempt, Input::Appended(8));
+    let effects = on(&mut attempt, Input::Appended(9));
     assert!(matches!(
         effects[..],
         [Effect::Ack, Effect::Start { .. }, Effect::ReadAll]
@@ -201,7 +212,7 @@ fn no_journal_is_believed_only_when_the_hub_has_had_time_to_find_it_damaged() {
 #[test]
 fn an_end_whose_answer_was_lost_is_read_and_neither_written_twice_nor_forgotten() {
     let mut attempt = delivered(7);
-    let mut waits = tip(7, "operator", StateWord::Queued, None);
+    let mut waits = named(8);
     waits.after.attempts = 0;
     on(&mut attempt, Input::Tip(Some(waits)));
     on(&mut attempt, Input::Appended(20));

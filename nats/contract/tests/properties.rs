@@ -62,7 +62,11 @@ fn change(t: &Try, job: Option<&Job>) -> Change {
         .and_then(|job| job.state.open())
         .map(|open| open.attempt);
     let attempt = open.filter(|_| t.flavour != 7).unwrap_or(attempt_id(t.n));
-    let spec = || Box::new(spec(Target::Lane(Lane::any())));
+    let spec = || {
+        let pinned = Target::Pin(machine("studio"));
+        let lane = Target::Lane(Lane::any());
+        Box::new(spec(if t.flavour == 3 { pinned } else { lane }))
+    };
     let next = match t.flavour % 4 {
         0 | 1 => Next::End,
         2 => Next::Backoff { until: time(1) },
@@ -88,7 +92,13 @@ fn change(t: &Try, job: Option<&Job>) -> Change {
             no: job.map_or(1, Job::next_no),
             ticket: ticket_id(t.n),
             epoch: 0,
-            target: None,
+            // Whatever it says.
+            target: match t.flavour {
+                0 => Some(Target::Pin(machine("studio"))),
+                1 => Some(Target::Pin(machine("mini"))),
+                2 => Some(Target::Lane(Lane::any())),
+                _ => None,
+            },
             lease: 0,
             spec: job.is_none().then(spec),
         },
@@ -367,6 +377,89 @@ proptest! {
             job.apply(seq, time(seq), &line.writer, &record);
             let _ = Job::first(job.id, seq, time(seq), &line.writer, &record);
         }
+    }
+}
+
+/// Where a job waits by its journal: what operator and keeper said last.
+fn said_target(lines: &[Line]) -> Option<Target> {
+    let mut said = None;
+    let mut fold: Option<Job> = None;
+    for line in lines {
+        let Ok(record) = &line.record else {
+            if let Some(job) = &mut fold {
+                job.skip(line.seq);
+            }
+            continue;
+        };
+        let counts = match &mut fold {
+            Some(job) => {
+                job.apply(line.seq, time(line.seq), &line.writer, record) == Applied::Changed
+            }
+            None => {
+                fold = Job::first(job_id(1), line.seq, time(line.seq), &line.writer, record).ok();
+                fold.is_some()
+            }
+        };
+        match &record.change {
+            Change::Queued { target, .. } if counts => said = Some(target.clone()),
+            Change::Claimed {
+                spec: Some(spec), ..
+            } if counts && said.is_none() => {
+                said = Some(spec.target.clone());
+            }
+            _ => {}
+        }
+    }
+    said
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A machine that claims over whatever state, with whatever claim, never gets a job that is
+    /// pinned to another one.
+    #[test]
+    fn a_pin_holds_whatever_a_claim_says(tries in tries(), n in 1..6u8, says in 0..4u8) {
+        let (lines, job) = journal(&tries);
+        let Some(mut job) = job else { return Ok(()) };
+        prop_assert_eq!(said_target(&lines), Some(job.target.clone()));
+        for attempt in &job.attempts {
+            // By then it was not pinned elsewhere.
+            let upto: Vec<Line> = lines.iter().filter(|l| l.seq < attempt.token).cloned().collect();
+            if let Some(Target::Pin(pinned)) = said_target(&upto) {
+                prop_assert_eq!(&pinned, &attempt.machine);
+            }
+        }
+        let mini = Writer::Machine(machine("mini"));
+        let change = Change::Claimed {
+            attempt: attempt_id(n),
+            no: job.next_no(),
+            ticket: ticket_id(n),
+            epoch: 0,
+            target: match says {
+                0 => Some(Target::Pin(machine("mini"))),
+                1 => Some(Target::Lane(Lane::any())),
+                _ => None,
+            },
+            lease: 0,
+            spec: None,
+        };
+        let pinned = job.target == Target::Pin(machine("studio"));
+        let forged = Record {
+            prev: job.last_seq,
+            after: fleet_contract::record::After {
+                state: StateWord::Running,
+                attempt: Some(attempt_id(n)),
+                machine: Some(machine("mini")),
+                cancel_requested: false,
+                attempts: job.next_no(),
+                losses: job.losses,
+            },
+            change,
+        };
+        let seq = job.last_seq + 1;
+        let applied = job.apply(seq, time(seq), &mini, &forged);
+        prop_assert!(!pinned || matches!(applied, Applied::Void(_)), "{applied:?}");
     }
 }
 

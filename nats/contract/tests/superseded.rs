@@ -17,7 +17,7 @@ use fleet_contract::ids::{JobId, Lane, Writer};
 use fleet_contract::job::{Applied, Job, SUPERSEDED_MAX, Void, first_record, token};
 use fleet_contract::keeper::{Act, KEEP_UNACKNOWLEDGED, Keeper, Retention, UNACKNOWLEDGED_MAX};
 use fleet_contract::lease::BootTime;
-use fleet_contract::outcome::{Outcome, OutputCount};
+use fleet_contract::outcome::{Outcome, OutputCount, REASON_MAX_BYTES};
 use fleet_contract::record::{Cause, Change, Next, StateWord};
 use fleet_contract::spec::Target;
 use fleet_contract::ticket::{Reading, Refused, Tip, refused};
@@ -446,4 +446,77 @@ fn a_job_with_one_attempt_that_ran_on_after_its_end_did_not_run_twice() {
     let job = fold(&changes);
     assert_eq!(job.state.word(), StateWord::Canceled);
     assert_eq!((job.unacknowledged(), job.two_ran()), (1, false));
+}
+
+/// What the keeper writes into the journal of job 1, each remark over the one before.
+fn remarks(keeper: &mut Keeper) -> Vec<(String, Outcome)> {
+    let mut written = Vec::new();
+    loop {
+        let acts = keeper.due(at(1000), BootTime(0));
+        let Some(record) = acts.into_iter().find_map(|act| match act {
+            Act::Append { record, .. } => Some(record),
+            _ => None,
+        }) else {
+            return written;
+        };
+        if let Change::Superseded {
+            machine, outcome, ..
+        } = &record.change
+        {
+            written.push((machine.to_string(), outcome.clone()));
+        }
+        tell(keeper, job_id(1), &Writer::Keeper, record.change);
+    }
+}
+
+#[test]
+fn a_machine_cannot_tell_of_anothers_attempts_nor_keep_others_words_out() {
+    let end = (on("bob"), ended(2));
+    let history = [taken_over(), vec![end]].concat();
+    let (ada, rogue) = (machine("ada"), machine("rogue"));
+    let mut keeper = keeper(&history, 0);
+    // Neither of an attempt of others nor of ever so many that nobody knows.
+    assert!(!keeper.superseded(job_id(1), attempt_id(1), &rogue, &told()));
+    let strange =
+        (100..200).filter(|n| keeper.superseded(job_id(1), attempt_id(*n), &rogue, &told()));
+    assert_eq!(strange.count(), 2, "a few may be named by the journal yet");
+    assert!(keeper.superseded(job_id(1), attempt_id(1), &ada, &told()));
+    assert_eq!(remarks(&mut keeper), [("ada".to_owned(), EXITED)]);
+}
+
+#[test]
+fn after_a_recovery_a_machine_may_tell_of_few_attempts_that_the_journal_lost() {
+    let end = (on("bob"), ended(2));
+    let history = [taken_over(), vec![end]].concat();
+    let mut keeper = keeper(&history, 3);
+    for n in 100..200 {
+        let rogue = machine(&format!("rogue{}", n % 2));
+        keeper.superseded(job_id(1), attempt_id(n), &rogue, &told());
+        let written = remarks(&mut keeper);
+        assert!(written.iter().all(|(by, _)| *by == rogue.to_string()));
+    }
+    let job = keeper.job(job_id(1)).unwrap();
+    assert_eq!(job.superseded.len(), 4, "two of each");
+    assert!(keeper.superseded(job_id(1), attempt_id(1), &machine("ada"), &told()));
+    assert_eq!(remarks(&mut keeper).len(), 1);
+}
+
+#[test]
+fn however_long_a_reason_is_its_beginning_is_told() {
+    let end = (on("bob"), ended(2));
+    let mut keeper = keeper(&[taken_over(), vec![end]].concat(), 0);
+    let reason = "é".repeat(100_000);
+    let long = SupersededTold {
+        outcome: Some(Outcome::Unknown { reason }),
+        ..told()
+    };
+    assert!(keeper.superseded(job_id(1), attempt_id(1), &machine("ada"), &long));
+    let written = remarks(&mut keeper);
+    let [(_, Outcome::Unknown { reason })] = &written[..] else {
+        panic!("{written:?}");
+    };
+    assert!(
+        reason.len() <= REASON_MAX_BYTES && reason.ends_with("é…"),
+        "{reason}"
+    );
 }

@@ -1,15 +1,14 @@
 //! The guard while the hub runs: a look every few seconds, and at once after each new server.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::time::Duration;
 
-use async_nats::Message;
+use async_nats::{Message, Subscriber};
 use fleet_contract::damage::{self, WARN_AT_PERCENT};
 use fleet_contract::event::kind;
 use fleet_contract::lease::BootTime;
 use fleet_contract::time::Time;
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -80,6 +79,14 @@ impl Memory {
     }
 }
 
+/// The next word that was heard; waits for ever where nothing can be.
+async fn next_word(words: &mut Option<Subscriber>) -> Option<Message> {
+    match words {
+        Some(words) => words.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Guard {
     /// Watches for ever. `keeper` starts the keeper at a hub of this epoch: it runs only while the
     /// store is as the guard knows it.
@@ -91,12 +98,14 @@ impl Guard {
         let mut words = self.hear_words().await;
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                _ = ticks.tick() => if words.is_none() {
+                    words = self.hear_words().await;
+                },
                 changed = link.changed() => if changed.is_err() { return },
-                spoken = words.next() => {
+                spoken = next_word(&mut words) => {
                     match spoken {
                         Some(spoken) => self.correct(&spoken.payload).await,
-                        None => words = self.hear_words().await,
+                        None => words = None,
                     }
                     continue;
                 }
@@ -115,15 +124,14 @@ impl Guard {
         }
     }
 
-    /// What anybody says in the hub's place.
-    async fn hear_words(&self) -> Pin<Box<dyn Stream<Item = Message> + Send>> {
-        match self.bus.client().subscribe(subject::HUB_WORD).await {
-            Ok(heard) => Box::pin(heard),
-            Err(error) => {
+    /// What anybody says in the hub's place; none where that cannot be heard now.
+    async fn hear_words(&self) -> Option<Subscriber> {
+        let heard = self.bus.client().subscribe(subject::HUB_WORD).await;
+        heard
+            .inspect_err(|error| {
                 tracing::warn!(%error, "nobody hears who speaks in the hub's place");
-                Box::pin(futures_util::stream::pending())
-            }
-        }
+            })
+            .ok()
     }
 
     /// Says the hub's word again over one that is not its own: nothing is claimed meanwhile.

@@ -92,6 +92,8 @@ pub(crate) struct Log {
     search: Search,
     /// Whether all that was there when it was opened has been read.
     pub(crate) caught_up: bool,
+    /// Chunks that were left out: their machines never had the attempts they name.
+    pub(crate) foreign: u64,
     /// Chunks that are still to come, as far as the hub has them.
     pub(crate) left: u64,
 }

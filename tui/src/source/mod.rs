@@ -21,6 +21,7 @@ use fleet_nats::bus::{Bus, BusError, Stored, Usage};
 use fleet_nats::clock;
 use fleet_nats::connect::{self, ConnectError, ConnectOptions, Link, LinkState, LinkStatus};
 use fleet_nats::output::Chunk;
+use fleet_nats::owners::Owners;
 use fleet_nats::subject::{self, stream};
 use fleet_nats::tail::{From, Next, Tail};
 use futures_util::FutureExt;
@@ -470,16 +471,23 @@ async fn logs(
 async fn follow(bus: &Bus, msgs: &mpsc::Sender<Msg>, job: JobId, reached: &mut u64) -> Forever {
     let from = after(*reached, From::First);
     let mut tail = Tail::open(bus, stream::LOG, &[subject::log_all(job)], from).await?;
+    let (mut owners, mut foreign) = (Owners::of(job), 0);
     loop {
         let batch = batch(&mut tail).await?;
         if !batch.messages.is_empty() {
-            let chunks = batch.messages.iter().filter_map(|m| Chunk::of(m).ok());
-            msgs.send(Msg::Log {
-                job,
-                chunks: chunks.collect(),
-                left: batch.left,
-            })
-            .await?;
+            let mut chunks = Vec::new();
+            for chunk in batch.messages.iter().filter_map(|m| Chunk::of(m).ok()) {
+                if owners.admits(bus, &chunk).await {
+                    chunks.push(chunk);
+                }
+            }
+            let left = batch.left;
+            msgs.send(Msg::Log { job, chunks, left }).await?;
+            let more = owners.foreign() - foreign;
+            if more > 0 {
+                foreign += more;
+                msgs.send(Msg::LogForeign(job, more)).await?;
+            }
             *reached = tail.last_seq();
         }
         if batch.caught_up {

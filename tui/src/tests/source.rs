@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use fleet_contract::ids::{Lane, Writer};
+use fleet_contract::ids::{AttemptId, Lane, MachineId, Writer};
 use fleet_contract::job::first_record;
 use fleet_contract::outcome::OutputStream;
 use fleet_contract::record::{Cause, Change};
@@ -82,6 +82,26 @@ async fn dispatch(bus: &Bus, name: &str) -> fleet_contract::ids::JobId {
     id
 }
 
+/// Claims the job for `machine`, as its agent does: what it writes is of this attempt.
+async fn claim(bus: &Bus, job: fleet_contract::ids::JobId, machine: &MachineId) -> AttemptId {
+    let (attempt, known) = (clock::attempt_id(), bus.job(job).await.unwrap().unwrap());
+    let writer = Writer::Machine(machine.clone());
+    let claimed = Change::Claimed {
+        attempt,
+        no: known.next_no(),
+        ticket: clock::ticket_id(),
+        epoch: 0,
+        target: None,
+        lease: 0,
+        spec: None,
+    };
+    let record = known.record(clock::now(), &writer, claimed).unwrap();
+    bus.append(job, &writer, clock::now(), &record)
+        .await
+        .unwrap();
+    attempt
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_reads_follows_loses_and_finds_the_hub_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -107,9 +127,14 @@ async fn it_reads_follows_loses_and_finds_the_hub_again() {
     console
         .until("a new job", |m| m.fleet.job(after).is_some())
         .await;
-    let attempt = clock::attempt_id();
+    let forge: MachineId = "forge".parse().unwrap();
+    let attempt = claim(&bus, before, &forge).await;
     let chunk = |seq| ChunkHead::new(attempt, seq, OutputStream::Stdout, 0, clock::now());
-    let forge = "forge".parse().unwrap();
+    // What another machine says in its place is left out, and counted.
+    let rogue = "rogue".parse().unwrap();
+    bus.put_chunk(before, &rogue, &chunk(9), "forged\n".into())
+        .await
+        .unwrap();
     bus.put_chunk(before, &forge, &chunk(1), "one\n".into())
         .await
         .unwrap();
@@ -119,7 +144,13 @@ async fn it_reads_follows_loses_and_finds_the_hub_again() {
         _ => 0,
     };
     console.source.want(&Cmd::OpenLog(before));
-    console.until("its first line", |m| lines(m) == 1).await;
+    let forged = |m: &Model| match &m.detail {
+        Some(Detail::Job(detail)) => detail.log.foreign,
+        _ => 0,
+    };
+    console
+        .until("its first line", |m| lines(m) == 1 && forged(m) == 1)
+        .await;
     bus.put_chunk(before, &forge, &chunk(2), "two\n".into())
         .await
         .unwrap();
@@ -144,7 +175,7 @@ async fn it_reads_follows_loses_and_finds_the_hub_again() {
     let counters = console.model.fleet.counters();
     assert_eq!(
         (counters.records, counters.voids, counters.unreadable),
-        (3, 0, 0)
+        (4, 0, 0)
     );
     let marks: Vec<&String> = console.model.marks.values().collect();
     assert!(marks[0].starts_with("bus down"), "{marks:?}");
@@ -162,10 +193,10 @@ async fn output_that_is_opened_while_the_hub_is_away_is_read_from_its_first_line
     let port = TestPort::take();
     let (first_hub, bus, way) = hub(folder.path(), &port).await;
     let (long, other) = (dispatch(&bus, "long").await, dispatch(&bus, "other").await);
-    let forge = "forge".parse().unwrap();
+    let forge: MachineId = "forge".parse().unwrap();
     // What is opened later was written before what is open.
     for job in [other, long] {
-        let (attempt, text) = (clock::attempt_id(), "one\n".into());
+        let (attempt, text) = (claim(&bus, job, &forge).await, "one\n".into());
         let chunk = ChunkHead::new(attempt, 1, OutputStream::Stdout, 0, clock::now());
         bus.put_chunk(job, &forge, &chunk, text).await.unwrap();
     }

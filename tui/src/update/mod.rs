@@ -62,6 +62,7 @@ pub(crate) fn is_seen(model: &Model, msg: &Msg) -> bool {
             | Msg::CaughtUp(_)
             | Msg::Probe { .. }
             | Msg::Log { .. }
+            | Msg::LogForeign(..)
             | Msg::LogCaughtUp(_)
             | Msg::Bus(_)
     );
@@ -78,6 +79,7 @@ fn is_from_the_hub(msg: &Msg) -> bool {
         | Msg::Probe { .. }
         | Msg::Reset
         | Msg::Log { .. }
+        | Msg::LogForeign(..)
         | Msg::LogCaughtUp(_) => true,
         Msg::Link { up, .. } => *up,
         Msg::Bus(msg) => matches!(msg, BusMsg::Stats { .. } | BusMsg::Hub(Ok(_))),
@@ -136,6 +138,11 @@ fn take(model: &mut Model, msg: Msg) -> Vec<Cmd> {
                 log.left = left;
             }
             log::reach(model);
+        }
+        Msg::LogForeign(job, more) => {
+            if let Some(log) = log_of(model, job) {
+                log.foreign += more;
+            }
         }
         Msg::LogCaughtUp(job) => {
             let ended = model

@@ -14,24 +14,34 @@ const AT_ONCE: usize = 64;
 /// Which they are, and when each is due to go.
 #[derive(Debug, Default)]
 pub(super) struct Headless {
-    up_to: BTreeMap<JobId, u64>,
+    known: BTreeMap<JobId, Known>,
+    /// Each that is known, once.
     due: BTreeSet<(Time, JobId)>,
+}
+
+#[derive(Debug)]
+struct Known {
+    up_to: u64,
+    due: Time,
 }
 
 impl Headless {
     /// The journal goes up to here.
     pub(super) fn add(&mut self, job: JobId, up_to: u64) {
-        if let Some(up) = self.up_to.get_mut(&job) {
-            *up = up_to;
-        } else if self.up_to.len() < HEADLESS_MAX {
-            self.up_to.insert(job, up_to);
-            self.due.insert((Time::default(), job));
+        if let Some(known) = self.known.get_mut(&job) {
+            known.up_to = up_to;
+        } else if self.known.len() < HEADLESS_MAX {
+            let due = Time::default();
+            self.known.insert(job, Known { up_to, due });
+            self.due.insert((due, job));
         }
     }
 
     /// It is gone, or its job has begun.
     pub(super) fn remove(&mut self, job: JobId) {
-        self.up_to.remove(&job);
+        if let Some(known) = self.known.remove(&job) {
+            self.due.remove(&(known.due, job));
+        }
     }
 
     pub(super) fn next_due(&self) -> Option<Time> {
@@ -45,9 +55,11 @@ impl Headless {
                 return;
             };
             self.due.pop_first();
-            if let Some(up_to) = self.up_to.get(&job) {
-                self.due.insert((now.plus(ACT_TIMEOUT), job));
-                acts.push(Act::Purge { job, up_to: *up_to });
+            if let Some(known) = self.known.get_mut(&job) {
+                known.due = now.plus(ACT_TIMEOUT);
+                self.due.insert((known.due, job));
+                let up_to = known.up_to;
+                acts.push(Act::Purge { job, up_to });
             }
         }
     }
@@ -68,14 +80,20 @@ mod tests {
         for n in 0..100_000 {
             headless.add(job(n), u64::from(n));
         }
-        assert_eq!(headless.up_to.len(), HEADLESS_MAX);
+        assert_eq!(headless.known.len(), HEADLESS_MAX);
+        assert_eq!(headless.due.len(), HEADLESS_MAX);
         let now = Time::from_micros(1_000_000);
         let mut acts = Vec::new();
         headless.due(now, 1000, &mut acts);
         assert_eq!(acts.len(), AT_ONCE);
+        // One that is gone and comes again is known once, and so it goes once at a time.
+        headless.remove(job(0));
+        headless.add(job(0), 9);
+        assert_eq!(headless.due.len(), headless.known.len());
         for n in 0..100_000 {
             headless.remove(job(n));
         }
+        assert!(headless.due.is_empty());
         let mut rest = Vec::new();
         while headless.next_due().is_some_and(|at| at <= now) {
             headless.due(now, 1000, &mut rest);

@@ -321,6 +321,7 @@ impl World {
 
     fn step_attempt(&mut self, m: usize, id: AttemptId, input: Input) {
         let (now, draw) = (self.wall(m), self.rng.unit());
+        self.count_early(m, id, &input);
         let input = self.misread(m, id, input);
         let Some(slot) = self.machines[m]
             .agent
@@ -338,6 +339,17 @@ impl World {
         let effects = slot.attempt.on(input, now, draw);
         self.say(|| format!("{told} => {}", short(&effects)));
         self.carry_out(m, id, effects);
+    }
+
+    /// A ticket that is quicker than the record that names it.
+    fn count_early(&mut self, m: usize, id: AttemptId, input: &Input) {
+        let Input::Tip(Some(tip)) = input else { return };
+        let slot = self.machines[m].agent.as_ref();
+        let slot = slot.and_then(|agent| agent.attempts.get(&id));
+        let ticket = slot.and_then(|s| self.bus.work.queue.get(&s.ticket?));
+        if ticket.is_some_and(|t| t.ticket.after == tip.seq && !tip.after.state.is_terminal()) {
+            self.hit("ticket before its record");
+        }
     }
 
     /// What a mutant makes of what it reads.

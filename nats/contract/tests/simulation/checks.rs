@@ -203,9 +203,6 @@ impl World {
 
     fn count_change(&mut self, before: Option<&Job>, record: &Record) {
         match &record.change {
-            Change::Claimed {
-                target: Some(_), ..
-            } => self.hit("claimed by an unnamed ticket"),
             Change::Claimed { .. } if before.is_none() => self.hit("claimed first"),
             Change::Adopted { .. } if before.is_none() => self.hit("adopted as the first record"),
             Change::Adopted { attempt, .. } => {

@@ -114,6 +114,7 @@ pub const RARE: &[Mutant] = &[
     Mutant::TicketsOutliveJournal,
     Mutant::OldTicketsDropped,
     Mutant::AdoptedGoesOn,
+    Mutant::LeasesKept,
 ];
 
 /// Each mistake with the words by which it has to be caught.

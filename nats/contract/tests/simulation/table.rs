@@ -102,7 +102,7 @@ const EXPECTED: &[(&str, &[&str])] = &[
             "ticket issued by the keeper",
             "ticket republished",
             "claimed first",
-            "claimed by an unnamed ticket",
+            "ticket before its record",
             "late end of an asked-about attempt",
             "console heals a gap",
             "somebody comes by a spooled dispatch",

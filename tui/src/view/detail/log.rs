@@ -163,6 +163,10 @@ fn right(detail: &JobDetail) -> String {
         let dropped = text::thousands(gone);
         right = format!("{right}, the first {dropped} not kept here");
     }
+    if log.foreign > 0 {
+        let foreign = text::thousands(log.foreign);
+        right = format!("{right}, {foreign} forged chunks left out");
+    }
     if log.left > 0 {
         right = format!("{right}, {} chunks to come", text::thousands(log.left));
     }
