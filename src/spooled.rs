@@ -110,6 +110,7 @@ impl Batch {
         };
         JobView {
             reason: Some(reason),
+            resolved: None,
             cancel_requested: job.canceled_by.is_some(),
             index: job.index,
             ..JobView::dispatched(job.id, &self.spec, 0)

@@ -15,6 +15,7 @@ pub mod backup;
 pub mod bus;
 pub mod clock;
 pub mod connect;
+pub mod decide;
 mod files;
 pub mod flow;
 pub mod guard;

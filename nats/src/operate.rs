@@ -250,6 +250,24 @@ pub enum ActError {
     /// It moved on too often while it was tried.
     #[error("job {0} keeps moving: nothing was changed; look with `fleet show {0}`")]
     Moving(JobId),
+    /// It does not stand any more where the person saw it.
+    #[error(
+        "job {id} moved on meanwhile: it is {state}{} now, and nothing was changed",
+        .machine.as_ref().map(|machine| format!(" on {machine}")).unwrap_or_default()
+    )]
+    MovedOn {
+        /// The job.
+        id: JobId,
+        /// Where it stands.
+        state: StateWord,
+        /// The machine of its open attempt.
+        machine: Option<MachineId>,
+        /// The last sequence of its journal.
+        revision: u64,
+    },
+    /// Nobody knows whether the hub has the decision.
+    #[error("outcome unknown: the hub did not confirm it; look with `fleet show {0}`")]
+    OutcomeUnknown(JobId),
     /// Something on the bus.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -489,7 +507,11 @@ impl Bus {
 
     /// Tells a machine that one of its jobs is to end; the journal already says so, and the machine
     /// reads it again after every reconnect.
-    async fn tell_cancel(&self, machine: &MachineId, job: JobId) -> Result<(), BusError> {
+    pub(crate) async fn tell_cancel(
+        &self,
+        machine: &MachineId,
+        job: JobId,
+    ) -> Result<(), BusError> {
         let body = Bytes::from(json!({ "job": job }).to_string());
         self.tell(&subject::command(machine, subject::verb::CANCEL), body)
             .await?;

@@ -1,5 +1,6 @@
 //! The command line: what can be typed. Parsing has no side effects; nothing is looked up here.
 
+pub(crate) mod decide;
 pub(crate) mod dispatch;
 pub(crate) mod machines;
 pub(crate) mod parse;
@@ -103,6 +104,14 @@ pub(crate) enum Verb {
     Wait(Wait),
     /// End jobs
     Cancel(Cancel),
+    /// Run jobs once more that have ended or wait for a person
+    Retry(decide::Retry),
+    /// Say what became of jobs, where fleet cannot know
+    Resolve(decide::Resolve),
+    /// Show what needs a person, and what to type about it
+    Review,
+    /// Count what failed, by machine, role and reason
+    Failures(decide::Failures),
     /// Say that you know of attempts that had run though another decision held
     Ack(Ack),
     /// List the machines and how they are
@@ -494,9 +503,7 @@ mod tests {
 
     #[test]
     fn verbs_of_later_issues_are_absent() {
-        for verb in [
-            "doctor", "drain", "pair", "service", "bench", "retry", "help",
-        ] {
+        for verb in ["doctor", "drain", "pair", "service", "bench", "help"] {
             assert!(Cli::try_parse_from(["fleet", verb]).is_err(), "{verb}");
         }
     }

@@ -8,7 +8,7 @@ use fleet_nats::operate::ActError;
 use serde::Serialize;
 
 use crate::args::Ack;
-use crate::cmd::unsent;
+use crate::cmd::{decide, unsent};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::jobs::ran_words;
@@ -79,13 +79,11 @@ async fn acknowledge(bus: &Bus, id: JobId, by: &str) -> Result<Done, Failure> {
                 })
                 .collect(),
         }),
-        Err(ActError::UnknownJob(id)) => Err(read::gone(bus, id).await),
-        Err(ActError::Bus(error)) => Err(error.into()),
-        Err(error @ ActError::Moving(_)) => Err(Failure::new(Exit::TempFail, error.to_string())),
         Err(ActError::Impossible { .. }) => {
             let job = read::job(bus, id).await?;
             Err(Failure::new(Exit::TempFail, not_now(&job)).next(format!("fleet show {id}")))
         }
+        Err(error) => Err(decide::refused(bus, error).await),
     }
 }
 

@@ -3,12 +3,12 @@
 use fleet_contract::ids::{JobId, MachineId};
 use fleet_contract::record::StateWord;
 use fleet_nats::bus::Bus;
-use fleet_nats::operate::{ActError, Canceled};
+use fleet_nats::operate::Canceled;
 use serde::Serialize;
 
 use crate::args::Cancel;
 use crate::ask;
-use crate::cmd::unsent;
+use crate::cmd::{decide, unsent};
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{Answer, Look};
@@ -154,11 +154,7 @@ async fn cancel(bus: &Bus, id: JobId, by: &str) -> Result<What, Failure> {
             Ok(What::CancelRequested { machine })
         }
         Ok(Canceled::AlreadyEnded(state)) => Ok(What::AlreadyEnded { state }),
-        Err(ActError::UnknownJob(id)) => Err(read::gone(bus, id).await),
-        Err(ActError::Bus(error)) => Err(error.into()),
-        Err(other @ (ActError::Impossible { .. } | ActError::Moving(_))) => {
-            Err(Failure::new(Exit::TempFail, other.to_string()))
-        }
+        Err(error) => Err(decide::refused(bus, error).await),
     }
 }
 

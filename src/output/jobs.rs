@@ -91,7 +91,7 @@ fn numbered_title(job: &JobView) -> String {
 }
 
 /// The state, and what of it a person must know at once.
-fn state_words(job: &JobView) -> String {
+pub(crate) fn state_words(job: &JobView) -> String {
     let mark = match (job.unacknowledged, job.two_ran) {
         (false, _) => "",
         (true, true) => ", two ran",
@@ -115,6 +115,19 @@ fn exit_words(job: &JobView) -> Option<String> {
         (Some(code), _) => Some(code.to_string()),
         (None, Some(signal)) => Some(signal_name(signal)),
         (None, None) => None,
+    }
+}
+
+/// Why it stands where it stands, in short: its exit, its question, its reason.
+pub(crate) fn reason_words(job: &JobView) -> Option<String> {
+    let exit = exit_words(job).filter(|_| job.state != StateWord::Succeeded);
+    let exit = exit.map(|exit| match job.exit_code {
+        Some(_) => format!("exit {exit}"),
+        None => exit,
+    });
+    match (&job.reason, exit) {
+        (Some(reason), _) => Some(one_line(reason)),
+        (None, exit) => exit,
     }
 }
 
@@ -168,6 +181,15 @@ impl Answer for JobDetail {
         }
         if let Some(reason) = &job.reason {
             line("reason", &one_line(reason));
+        }
+        if let Some(resolved) = &job.resolved {
+            let notes = resolved.notes.as_ref();
+            let notes = notes.map_or_else(String::new, |notes| format!(": {notes}"));
+            let when = look.time(resolved.at);
+            line(
+                "resolved",
+                &one_line(&format!("by {} {when}{notes}", resolved.by)),
+            );
         }
         if job.state == StateWord::NeedsHuman {
             line("next", &what_to_do(job));
@@ -343,9 +365,9 @@ pub(crate) fn ended_line(job: &JobView, look: &Look) -> String {
 
 /// What can be typed about a job that waits for a person's decision.
 pub(crate) fn what_to_do(job: &JobView) -> String {
+    let id = job.id;
     format!(
-        "fleet cancel {}, and dispatch it again if it shall run again",
-        job.id
+        "fleet retry {id} runs it again; else fleet resolve {id} succeeded|failed, or fleet cancel {id}"
     )
 }
 
@@ -446,6 +468,7 @@ pub(crate) mod tests {
             exit_code: Some(3),
             signal: None,
             reason: None,
+            resolved: None,
             cancel_requested: false,
             submitted_at: start,
             started_at: Some(start),
@@ -521,7 +544,7 @@ pub(crate) mod tests {
         );
         let text = Ended(asked).text(&look());
         assert!(
-            text.contains("\n  fleet cancel aeaqcaibaeaqcaib, and"),
+            text.contains("\n  fleet retry aeaqcaibaeaqcaib runs it again"),
             "{text}"
         );
         assert_eq!(signal_name(9), "SIGKILL");

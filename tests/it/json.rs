@@ -58,7 +58,7 @@ const TEXTS: [&str; 16] = [
     "origin",
 ];
 /// Keys whose texts are times.
-const TIMES: [&str; 8] = [
+const TIMES: [&str; 9] = [
     "submitted_at",
     "started_at",
     "ended_at",
@@ -67,9 +67,18 @@ const TIMES: [&str; 8] = [
     "time",
     "since",
     "stored",
+    "last_at",
 ];
 /// Keys whose texts are ids.
-const IDS: [&str; 6] = ["id", "job", "attempt", "ticket", "machine_id", "corr"];
+const IDS: [&str; 7] = [
+    "id",
+    "job",
+    "attempt",
+    "ticket",
+    "machine_id",
+    "corr",
+    "last",
+];
 
 /// Replaces what differs from run to run.
 pub(crate) fn normal(value: &Value) -> Value {

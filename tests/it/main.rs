@@ -12,6 +12,7 @@ mod bad_input;
 mod bytes;
 mod console;
 mod damage;
+mod decide;
 mod dispatch;
 mod endings;
 mod faults;

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod ends;
+mod resolved;
 mod superseded;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::time::Time;
 use ends::after_attempt;
 
 pub use ends::terminal_word;
+pub use resolved::Resolved;
 pub use superseded::{SUPERSEDED_MAX, Superseded};
 
 /// Bits of a fencing token that hold the sequence; the epoch is above them.
@@ -254,6 +256,10 @@ pub struct Job {
     pub changed_at: Time,
     /// Why it is queued, or was last.
     pub cause: Cause,
+    /// When the operator last wanted it run again, by their clock.
+    pub asked_again: Option<Time>,
+    /// That its end is the operator's word.
+    pub resolved: Option<Box<Resolved>>,
     /// The epoch of the recovery that put it to the operator, while nothing has happened since.
     pub recovered: Option<u64>,
     /// Attempts that had run though another decision held, in the order in which that was told.
@@ -304,6 +310,8 @@ impl Job {
             voids: 0,
             changed_at: time,
             cause: Cause::Dispatch,
+            asked_again: None,
+            resolved: None,
             recovered: None,
             superseded: Vec::new(),
         };
@@ -401,7 +409,7 @@ impl Job {
                     return Err(impossible());
                 }
                 self.target = target.clone();
-                self.cause = *cause;
+                self.queued_because(time, writer, *cause);
                 self.give_up_open(time);
                 self.state = JobState::Queued {
                     ticket: *ticket,
@@ -555,25 +563,7 @@ impl Job {
                 }
                 _ => return Err(impossible()),
             },
-            Change::Resolved { to, notes, .. } => {
-                if matches!(
-                    self.state,
-                    JobState::Queued { .. } | JobState::Backoff { .. }
-                ) {
-                    return Err(impossible());
-                }
-                let state = match to {
-                    StateWord::Succeeded => JobState::Succeeded,
-                    StateWord::Failed => JobState::Failed {
-                        exit_code: None,
-                        signal: None,
-                        reason: Some(resolved_reason(notes.as_deref())),
-                    },
-                    _ => return Err(impossible()),
-                };
-                self.give_up_open(time);
-                self.state = state;
-            }
+            Change::Resolved { .. } => self.resolve(time, change)?,
             Change::Restated {} => {
                 if !self.void_on_top {
                     return Err(impossible());
@@ -745,11 +735,4 @@ pub fn first_record(
     }
     Job::first(id, 1, time, writer, &record)?;
     Ok(record)
-}
-
-fn resolved_reason(notes: Option<&str>) -> String {
-    match notes {
-        Some(notes) => format!("resolved by the operator: {notes}"),
-        None => "resolved by the operator".to_owned(),
-    }
 }

@@ -129,8 +129,8 @@ struct Kept {
     busy_until: Option<Time>,
     check_pause: Duration,
     check_at: Time,
-    /// When the hub stored its first record: its life counts from here, whatever the clock of who
-    /// dispatched it says.
+    /// When the hub stored its first record, or the operator's last wish to run it again: its life
+    /// counts from here, whatever the clock of who dispatched it says.
     first: Time,
     /// When the hub stored its last record.
     stored: Time,
@@ -281,7 +281,14 @@ impl Keeper {
         stored: Time,
     ) -> Applied {
         let applied = match (self.jobs.get_mut(&id), record) {
-            (Some(kept), Ok(record)) => kept.job.apply(seq, time, writer, record),
+            (Some(kept), Ok(record)) => {
+                let before = kept.job.asked_again;
+                let applied = kept.job.apply(seq, time, writer, record);
+                if applied == Applied::Changed && kept.job.asked_again != before {
+                    kept.first = stored;
+                }
+                applied
+            }
             (Some(kept), Err(void)) => {
                 kept.job.skip(seq);
                 Applied::Void(void)

@@ -315,13 +315,6 @@ impl JobSpec {
         self.prefer.as_ref()?.parse().ok()
     }
 
-    /// When it expires if it has not started.
-    #[must_use]
-    pub fn expires_at(&self) -> Time {
-        self.submitted_at
-            .plus(Duration::from_millis(self.expires_ms))
-    }
-
     /// What people call it: its name, or its command on one line.
     #[must_use]
     pub fn title(&self) -> String {

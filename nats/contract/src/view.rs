@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AttemptId, JobId, Lane, MachineId};
-use crate::job::{Job, JobState};
+use crate::job::{Job, JobState, Resolved};
 use crate::machine::{self, Degraded, MachineState, Presence};
 use crate::outcome::{Outcome, OutputCount};
 use crate::record::StateWord;
@@ -48,6 +48,17 @@ pub struct SupersededView {
     pub acknowledged_by: Option<String>,
 }
 
+/// That the operator said how a job ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResolvedView {
+    /// Who said so.
+    pub by: String,
+    /// When, by their clock.
+    pub at: Time,
+    /// Why, in words.
+    pub notes: Option<String>,
+}
+
 /// A job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobView {
@@ -84,6 +95,9 @@ pub struct JobView {
     pub signal: Option<u8>,
     /// Why it stands where it stands, in words.
     pub reason: Option<String>,
+    /// Who said that it ended so, where that is the operator's word.
+    #[serde(default)]
+    pub resolved: Option<ResolvedView>,
     /// Whether the operator wants the running attempt ended.
     pub cancel_requested: bool,
     /// When it was dispatched.
@@ -135,6 +149,7 @@ impl JobView {
             exit_code: last.and_then(|a| a.exit_code).filter(|_| ended),
             signal: last.and_then(|a| a.signal).filter(|_| ended),
             reason: reason(&job.state),
+            resolved: job.resolved.as_deref().map(resolved_view),
             cancel_requested: job.after().cancel_requested,
             submitted_at: job.spec.submitted_at,
             started_at: last.and_then(|a| a.started_at),
@@ -176,6 +191,7 @@ impl JobView {
             exit_code: None,
             signal: None,
             reason: None,
+            resolved: None,
             cancel_requested: false,
             submitted_at: spec.submitted_at,
             started_at: None,
@@ -221,9 +237,18 @@ fn ended_at(job: &Job) -> Time {
     let last = job.attempts.last();
     let canceled_later = matches!(job.state, JobState::Canceled)
         && last.is_some_and(|a| a.outcome != Some(Outcome::Canceled));
-    last.filter(|_| !canceled_later && job.state.word() != StateWord::Expired)
+    let decided = canceled_later || job.resolved.is_some();
+    last.filter(|_| !decided && job.state.word() != StateWord::Expired)
         .and_then(|a| a.ended_at)
         .unwrap_or(job.changed_at)
+}
+
+fn resolved_view(resolved: &Resolved) -> ResolvedView {
+    ResolvedView {
+        by: resolved.by.clone(),
+        at: resolved.at,
+        notes: resolved.notes.clone(),
+    }
 }
 
 fn reason(state: &JobState) -> Option<String> {

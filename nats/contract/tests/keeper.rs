@@ -244,6 +244,41 @@ fn a_jobs_life_counts_from_when_the_hub_got_it_whatever_its_dispatchers_clock() 
 }
 
 #[test]
+fn a_job_that_the_operator_wants_run_again_has_its_whole_time_to_wait_once_more() {
+    let mut bench = long();
+    bench.spec.expires_ms = 3000;
+    bench.queue(job_id(1));
+    bench.pass(3 * SECOND);
+    assert_eq!(appended(&bench.due()), &Change::Expired {});
+    bench.write(
+        job_id(1),
+        &Writer::Keeper,
+        Change::Expired {},
+        Duration::ZERO,
+    );
+    bench.pass(20 * SECOND);
+    let again = |ticket, cause| Change::Queued {
+        ticket: ticket_id(ticket),
+        target: Target::Lane(Lane::any()),
+        work_seq: 78,
+        cause,
+        spec: None,
+    };
+    let retry = again(2, Cause::Retry);
+    bench.write(job_id(1), &Writer::Operator, retry, Duration::ZERO);
+    assert_eq!(bench.due(), [], "it is not over at once");
+    let expires = |bench: &Bench| bench.keeper.job(job_id(1)).unwrap().expires_at();
+    assert_eq!(expires(&bench), bench.now.plus(3 * SECOND));
+    // Sent on its way anew it has no more time than before.
+    bench.pass(2 * SECOND);
+    let republish = again(3, Cause::Republish);
+    bench.write(job_id(1), &Writer::Keeper, republish, Duration::ZERO);
+    let (waited, acts) = bench.wait();
+    assert_eq!(waited, SECOND);
+    assert_eq!(appended(&acts), &Change::Expired {});
+}
+
+#[test]
 fn an_attempt_of_an_earlier_epoch_that_nobody_has_is_asked_about_whatever_its_policy() {
     for on_lost in [OnLost::Fail, OnLost::Retry] {
         for (epoch, asks) in [(0, false), (9, true)] {

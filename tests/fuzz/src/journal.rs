@@ -393,7 +393,7 @@ fn after_one(before: Option<&Job>, now: Option<&Job>, line: &Line, applied: &App
         (slim.spec.stdin.as_ref(), slim.after()),
         (None, now.after())
     );
-    let _ = (now.spec.expires_at(), view.title(), view.exit_status());
+    let _ = (now.expires_at(), view.title(), view.exit_status());
 }
 
 fn on_the_wire(line: &Line, record: &Record) {

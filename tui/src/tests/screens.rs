@@ -122,7 +122,7 @@ fn the_inbox_says_what_was_asked_in_full_and_what_to_type() {
         assert!(text.contains(expected), "{expected}\n{text}");
     }
     // Only verbs that there are, about the one that is selected.
-    assert_eq!(text.matches("fleet cancel").count(), 1, "{text}");
+    assert_eq!(text.matches("fleet retry").count(), 1, "{text}");
     // Long ones go on below, and what is more than a few lines says so.
     let long = "why ".repeat(200);
     let mut script = Script::default();

@@ -39,10 +39,10 @@ fn why_names_only_what_can_be_typed_today() {
         model.job = Some(id);
         all.push_str(&shown(&model));
     }
-    for there in ["fleet cancel", "dispatch it again"] {
+    for there in ["fleet cancel", "fleet retry", "fleet resolve"] {
         assert!(all.contains(there), "{there}\n{all}");
     }
-    for none in ["--retries", "fleet retry", "fleet resolve", "fleet answer"] {
+    for none in ["--retries", "dispatch it again", "fleet answer"] {
         assert!(!all.contains(none), "{none}\n{all}");
     }
 }

@@ -218,9 +218,17 @@ fn to_type(job: &Job, id: &str) -> String {
 fn to_type_about_end(job: &Job, id: &str) -> String {
     match job.state {
         JobState::NeedsHuman { .. } => {
-            format!("fleet cancel {id} ends it, then dispatch it again   fleet logs {id}")
+            format!("fleet retry {id}   fleet resolve {id} succeeded|failed   fleet cancel {id}")
         }
-        JobState::Rejected { .. } | JobState::Expired => format!("fleet show {id}"),
+        JobState::Lost { .. } => {
+            format!("fleet retry {id}   fleet resolve {id} succeeded|failed   fleet logs {id}")
+        }
+        JobState::Rejected { .. } | JobState::Expired => {
+            format!("fleet retry {id}   fleet show {id}")
+        }
+        JobState::Failed { .. } | JobState::TimedOut => {
+            format!("fleet retry {id}   fleet logs {id}")
+        }
         _ => format!("fleet show {id}   fleet logs {id}"),
     }
 }

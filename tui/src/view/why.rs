@@ -60,8 +60,10 @@ pub(super) fn why(model: &Model, id: JobId) -> Vec<Line<'static>> {
     }
     if let JobState::NeedsHuman { .. } = job.state {
         let id = words::prefix(&model.fleet, job.id);
-        let cancel = format!("fleet cancel {id} ends it; to run it once more, dispatch it again");
-        lines.push(said(model, Role::Plain, &cancel));
+        let again = format!("fleet retry {id} runs it once more");
+        lines.push(said(model, Role::Plain, &again));
+        let end = format!("fleet resolve {id} succeeded|failed, or fleet cancel {id}, ends it");
+        lines.push(said(model, Role::Plain, &end));
     }
     lines.extend(tail(model, job));
     lines
@@ -264,7 +266,7 @@ fn words_of_attempts(model: &Model, job: &Job, reason: &Reason) -> String {
             format!("{done}{why}, {}", ago(at))
         }
         Reason::NoAttemptLeft { made, retries } => match (made, retries) {
-            (1, 0) => "it was worth one attempt: to run it once more, dispatch it again".to_owned(),
+            (1, 0) => "it was worth one attempt: fleet retry runs it once more".to_owned(),
             (made, retries) => format!("no attempt is left: {made} made, worth {}", retries + 1),
         },
         // Told by the other half.

@@ -401,7 +401,7 @@ fn queued(fleet: &Fleet, job: &Job, now: Time, chain: &mut Vec<Reason>) {
     }
     ahead(fleet, job, chain);
     chain.push(Reason::Expires {
-        at: job.spec.expires_at(),
+        at: job.expires_at(),
     });
 }
 
