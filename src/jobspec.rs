@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use fleet_contract::spec::{JobSpec, STDIN_MAX_BYTES, SpecError, Target};
 
-use crate::args::dispatch::{Command, World};
+use crate::args::dispatch::World;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::project::Project;
 use crate::{clock, place};
 
 /// A job of this command in this world, for this place. Not checked yet: see [`check`].
 pub(crate) fn build(
-    verb: &str,
-    command: &Command,
+    mut words: Vec<String>,
     world: &World,
     target: Target,
     cx: &Context,
 ) -> Result<JobSpec, Failure> {
-    let mut words = command.get(verb)?.to_vec();
     if world.shell {
         words = vec![words.join(" ")];
     }
@@ -36,11 +35,16 @@ pub(crate) fn build(
     Ok(spec)
 }
 
-/// The folder of a job that is sent away.
-pub(crate) fn travelling_cwd(world: &World, cx: &Context) -> Result<Option<String>, Failure> {
-    let cwd = world.cwd.as_deref();
-    cwd.map(|cwd| place::travelling(cwd, &cx.environment))
-        .transpose()
+/// The folder of a job that is sent away, and what it is called on machines where the project it is
+/// in lies elsewhere.
+pub(crate) fn travel(spec: &mut JobSpec, cwd: &str, cx: &Context) -> Result<(), Failure> {
+    spec.cwd = Some(place::travelling(cwd, &cx.environment)?);
+    if let Some(folder) = place::local(cwd, &cx.environment)?
+        && let Some(project) = Project::of(cx.environment.folder.as_deref())?
+    {
+        spec.cwd_on = project.elsewhere(&folder);
+    }
+    Ok(())
 }
 
 /// Checks every limit.

@@ -4,6 +4,7 @@ mod args;
 mod ask;
 mod clock;
 mod cmd;
+mod completion;
 mod config;
 mod context;
 mod environment;
@@ -15,8 +16,10 @@ mod output;
 mod place;
 mod prefix;
 mod private_file;
+mod project;
 mod read;
 mod remarks;
+mod roles;
 mod service;
 mod spooled;
 mod words;
@@ -26,7 +29,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Agent, Cli, Config, Hub, Verb};
 use crate::config::{Flags, Settings};
@@ -34,6 +37,8 @@ use crate::context::Context;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::style::ColorChoice;
+use crate::project::Project;
+use crate::roles::Catalogue;
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -71,7 +76,12 @@ fn parse(words: Vec<OsString>) -> Result<Option<Cli>, Failure> {
         )));
     }
     let json = asks_for_json(&words);
-    match Cli::try_parse_from(&words) {
+    match completion::answered(&words) {
+        Ok(true) => return Ok(None),
+        Ok(false) => {}
+        Err(error) => return Err(misread(&error)),
+    }
+    match read(&words) {
         Ok(cli) => Ok(Some(cli)),
         Err(error) => match error.kind() {
             kind if is_bare(kind) && !json => {
@@ -90,6 +100,41 @@ fn parse(words: Vec<OsString>) -> Result<Option<Cli>, Failure> {
             _ => Err(misread(&error)),
         },
     }
+}
+
+/// The words as a command line; with those of a role's parameters, where one is dispatched.
+fn read(words: &[OsString]) -> Result<Cli, clap::Error> {
+    let role = role_of(words);
+    let command = match &role {
+        Some(role) => roles::flags::with(Cli::command(), role),
+        None => Cli::command(),
+    };
+    let matches = command.try_get_matches_from(words)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if let (Some(role), Verb::Dispatch(dispatch)) = (&role, &mut cli.verb) {
+        dispatch.given = roles::flags::given(&matches, role);
+    }
+    Ok(cli)
+}
+
+/// The role that is dispatched. What is wrong with it, or with a project's file, is said when the
+/// job is made.
+fn role_of(words: &[OsString]) -> Option<roles::Role> {
+    if !words.iter().any(|word| word == roles::flags::VERB) {
+        return None;
+    }
+    let name = roles::flags::named(words, &mut Cli::command())?;
+    catalogue().get(&name).ok().cloned()
+}
+
+/// The roles that can be named here, as far as they can be read.
+fn catalogue() -> Catalogue {
+    let environment = Environment::of_process();
+    let project = Project::of(environment.folder.as_deref()).ok().flatten();
+    let home = config::home(&environment)
+        .ok()
+        .map(|(home, _)| home.roles());
+    Catalogue::load(home.as_deref(), project.as_ref())
 }
 
 /// Whether words are missing after a command that is none by itself.
@@ -129,7 +174,10 @@ fn misread(error: &clap::Error) -> Failure {
     });
     let what = paragraphs.next().unwrap_or_default();
     let what = what.trim_start_matches("error: ").to_owned();
-    let tip = paragraphs.find_map(|p| p.strip_prefix("tip: ").map(str::to_owned));
+    let tip = paragraphs.find_map(|p| {
+        let first = p.strip_prefix("tip: ")?.split(" tip: ").next();
+        first.map(str::to_owned)
+    });
     let usage = text
         .lines()
         .find_map(|line| line.strip_prefix("Usage: "))
@@ -171,6 +219,7 @@ fn run(cli: &Cli) -> Outcome {
     };
     match &cli.verb {
         Verb::Config(Config::Show) => cmd::config::show(&mut cx),
+        Verb::Roles(args) => cmd::roles::run(args, &mut cx),
         Verb::Down => cmd::down::run(&mut cx),
         Verb::Up(args) if args.detach => cmd::up::detach(&mut cx),
         Verb::Hub(Hub::InstallServer) => cmd::hub::install_server(&mut cx),
@@ -256,6 +305,7 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
             | Verb::Hub(Hub::InstallServer | Hub::Credentials { .. })
             | Verb::Agent(Agent::Status | Agent::Credentials { .. })
             | Verb::Config(_)
+            | Verb::Roles(_)
             | Verb::Completions { .. }
             | Verb::Executor(_)
             | Verb::LoginEnv => Ok(0),

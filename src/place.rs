@@ -38,6 +38,18 @@ pub(crate) fn here(cwd: Option<&str>, environment: &Environment) -> Result<Strin
     }
 }
 
+/// The same folder as a path of this machine; none where only another machine can say.
+pub(crate) fn local(cwd: &str, environment: &Environment) -> Result<Option<PathBuf>, Failure> {
+    let below_home = |below: &str| environment.user_home.as_ref().map(|home| home.join(below));
+    Ok(
+        match (absolute(cwd, environment)?, cwd.strip_prefix("~/")) {
+            (Some(path), _) => Some(path),
+            (None, Some(below)) => below_home(below),
+            (None, None) => environment.user_home.clone(),
+        },
+    )
+}
+
 /// The path without `.` and `..`; none for `~` and `~/…`, which are another machine's to read.
 fn absolute(cwd: &str, environment: &Environment) -> Result<Option<PathBuf>, Failure> {
     if cwd.is_empty() {

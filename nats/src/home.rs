@@ -30,6 +30,12 @@ impl Home {
         self.root.join("config.toml")
     }
 
+    /// `roles.d/`, the operator's own templates of jobs.
+    #[must_use]
+    pub fn roles(&self) -> PathBuf {
+        self.root.join("roles.d")
+    }
+
     /// `credentials/`, 0700.
     #[must_use]
     pub fn credentials_dir(&self) -> PathBuf {

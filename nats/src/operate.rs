@@ -534,6 +534,7 @@ fn same_job(key: &str, existing: &Job, spec: &JobSpec) -> Result<Dispatched, Dis
     let same = was.command == spec.command
         && was.shell == spec.shell
         && was.cwd == spec.cwd
+        && was.cwd_on == spec.cwd_on
         && was.env == spec.env
         && was.stdin == spec.stdin
         && was.target == spec.target

@@ -1,6 +1,8 @@
 //! The flags of `fleet dispatch` and `fleet run`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory};
@@ -143,8 +145,8 @@ pub(crate) enum Priority {
 /// `fleet dispatch`
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "fleet dispatch [OPTIONS] -- CMD [ARG]...",
-    after_help = "Prints the job's id once the job is safe on the hub's disk. Runs in the home folder of the\nmachine that takes it unless --cwd says otherwise; a --cwd below your own home means the same\nplace below that one.\n\nExamples:\n  fleet dispatch -- make test\n  fleet dispatch --on studio --follow -- xcodebuild test\n  fleet dispatch --cwd . --timeout 20m --wait -- cargo test\n  fleet dispatch --needs os=macos,'mem>=16GiB' -- make\n  fleet dispatch --count 100 --wait --shell -- './render --frame $FLEET_INDEX'"
+    override_usage = "fleet dispatch [OPTIONS] -- CMD [ARG]...\n       fleet dispatch [OPTIONS] ROLE [-m TEXT] [NAME=VALUE]...",
+    after_help = "Prints the job's id once the job is safe on the hub's disk. Runs in the home folder of the\nmachine that takes it unless --cwd says otherwise; a --cwd below your own home means the same\nplace below that one.\n\nExamples:\n  fleet dispatch -- make test\n  fleet dispatch --on studio --follow -- xcodebuild test\n  fleet dispatch --cwd . --timeout 20m --wait -- cargo test\n  fleet dispatch --needs os=macos,'mem>=16GiB' -- make\n  fleet dispatch agent -m 'why does the build fail?' --follow\n  fleet dispatch --count 100 --wait --shell -- './render --frame $FLEET_INDEX'"
 )]
 pub(crate) struct Dispatch {
     /// Run on this machine and no other
@@ -160,15 +162,15 @@ pub(crate) struct Dispatch {
     /// Its world.
     #[command(flatten)]
     pub(crate) world: World,
-    /// How urgent it is
-    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
-    pub(crate) priority: Priority,
+    /// How urgent it is [default: normal]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) priority: Option<Priority>,
     /// Give up if it has not started after this time [default: 30days]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) expires: Option<Duration>,
-    /// What to do if its machine goes away while it runs
-    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
-    pub(crate) on_lost: OnLost,
+    /// What to do if its machine goes away while it runs [default: ask]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) on_lost: Option<OnLost>,
     /// The same key is the same job: a second dispatch finds the first
     #[arg(long, value_name = "TEXT")]
     pub(crate) key: Option<String>,
@@ -193,9 +195,32 @@ pub(crate) struct Dispatch {
     /// Queue it even if no machine that is known could run it
     #[arg(long)]
     pub(crate) queue_anyway: bool,
+    /// What a role is told: its prompt, its script; - reads standard input
+    #[arg(long, short = 'm', value_name = "TEXT|-", allow_hyphen_values = true)]
+    pub(crate) message: Option<String>,
+    /// The same, from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "message")]
+    pub(crate) message_file: Option<PathBuf>,
+    /// A role's parameters that were given as flags.
+    #[arg(skip)]
+    pub(crate) given: BTreeMap<String, String>,
     /// Its command.
     #[command(flatten)]
     pub(crate) command: Command,
+}
+
+/// Whether this is the name of a flag of `fleet dispatch`, which no parameter of a role can be.
+pub(crate) fn is_flag(name: &str) -> bool {
+    static FLAGS: OnceLock<BTreeSet<String>> = OnceLock::new();
+    let flags = FLAGS.get_or_init(|| {
+        let mut cli = crate::args::Cli::command();
+        cli.build();
+        let dispatch = cli.find_subcommand("dispatch");
+        let args = dispatch.into_iter().flat_map(clap::Command::get_arguments);
+        args.filter_map(|arg| arg.get_long().map(str::to_owned))
+            .collect()
+    });
+    flags.contains(name)
 }
 
 #[cfg(test)]

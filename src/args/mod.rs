@@ -122,6 +122,8 @@ pub(crate) enum Verb {
     /// Jobs that were dispatched here while the hub was away
     #[command(subcommand)]
     Spool(Spool),
+    /// Templates of jobs, and what each asks for
+    Roles(Roles),
     /// The settings
     #[command(subcommand)]
     Config(Config),
@@ -444,6 +446,28 @@ pub(crate) struct Flow {
     /// Only events of this job
     #[arg(long, value_name = "JOB")]
     pub(crate) job: Option<String>,
+}
+
+/// `fleet roles`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  fleet roles\n  fleet roles show agent\n  fleet dispatch agent -m 'explain this code' agent=claude"
+)]
+pub(crate) struct Roles {
+    /// What to do; lists all unless said.
+    #[command(subcommand)]
+    pub(crate) what: Option<RolesWhat>,
+}
+
+/// `fleet roles …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum RolesWhat {
+    /// Show one with its parameters
+    Show {
+        /// Its name
+        #[arg(value_name = "ROLE")]
+        role: String,
+    },
 }
 
 /// `fleet config`

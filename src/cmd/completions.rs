@@ -1,22 +1,26 @@
-//! `fleet completions`: a script that completes fleet's commands in a shell.
+//! `fleet completions`: a script by which a shell asks fleet what can be typed next.
 
 use std::io::Write;
 
-use clap::CommandFactory;
+use clap_complete::env::Shells;
 
-use crate::args::{Cli, Shell};
-use crate::failure::Outcome;
+use crate::args::Shell;
+use crate::completion::VARIABLE;
+use crate::failure::{Failure, Outcome};
 
 /// Prints the script.
 pub(crate) fn run(shell: Shell) -> Outcome {
-    let mut script = Vec::new();
-    let mut command = Cli::command();
-    let shell = match shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-        Shell::Fish => clap_complete::Shell::Fish,
+    let name = match shell {
+        Shell::Bash => "bash",
+        Shell::Zsh => "zsh",
+        Shell::Fish => "fish",
     };
-    clap_complete::generate(shell, &mut command, "fleet", &mut script);
+    let shells = Shells::builtins();
+    let completer = shells
+        .completer(name)
+        .ok_or_else(|| Failure::internal(format!("no completion for {name}")))?;
+    let mut script = Vec::new();
+    completer.write_registration(VARIABLE, "fleet", "fleet", "fleet", &mut script)?;
     let mut out = std::io::stdout();
     out.write_all(&script)?;
     out.flush()?;

@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::args::dispatch::{self as args, Dispatch};
 use crate::cmd::logs::{self, JournalTail, LogTail, OnCtrlC, Sink};
 use crate::cmd::wait::{self, Waited};
+use crate::cmd::wanted::Wanted;
 use crate::context::{Context, WITHOUT_A_HUB};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupts;
@@ -28,8 +29,9 @@ use crate::output::explain::candidates;
 use crate::output::jobs::{Dispatched, Ended};
 use crate::output::{Answer, Look};
 use crate::read::{self, Waiter};
+use crate::roles::Resolved;
 use crate::spooled::{self, Batch, Planned};
-use crate::{jobspec, prefix};
+use crate::{jobspec, prefix, words};
 
 /// What can be typed where there is no hub to dispatch to.
 const WITH_A_SPOOL: &str = "fleet up; or with --spool, to send it when the hub is there; or \
@@ -40,7 +42,9 @@ const AT_ONCE: usize = 128;
 
 /// Sends a job, or says what would be sent.
 pub(crate) async fn run(args: &Dispatch, cx: &mut Context) -> Outcome {
-    let spec = spec(args, cx)?;
+    let mut wanted = Wanted::of(args, cx)?;
+    wanted.choose(args, cx).await?;
+    let spec = spec(args, wanted.resolve()?, cx)?;
     let mut sent = Vec::new();
     let jobs = jobs(args);
     match now(args, cx, &spec, &jobs, &mut sent).await {
@@ -131,27 +135,48 @@ fn not_all_sent(sent: usize, of: usize) -> Failure {
     Failure::new(Exit::Interrupted, text).next("fleet jobs")
 }
 
-fn spec(args: &Dispatch, cx: &Context) -> Result<JobSpec, Failure> {
+fn spec(args: &Dispatch, wanted: Resolved, cx: &Context) -> Result<JobSpec, Failure> {
     let target = match &args.on {
         Some(machine) => Target::Pin(machine.clone()),
         None => Target::Lane(Lane::any()),
     };
-    let mut spec = jobspec::build("dispatch", &args.command, &args.world, target, cx)?;
-    spec.cwd = jobspec::travelling_cwd(&args.world, cx)?;
-    spec.on_lost = match args.on_lost {
+    // A flag is stronger than what the role says.
+    let mut spec = jobspec::build(wanted.command, &args.world, target, cx)?;
+    spec.shell |= wanted.shell;
+    if let Some(cwd) = args.world.cwd.as_ref().or(wanted.cwd.as_ref()) {
+        jobspec::travel(&mut spec, cwd, cx)?;
+    }
+    if let Some(text) = wanted.stdin {
+        if spec.stdin.is_some() {
+            let text = "the role reads its message from standard input: leave --stdin out";
+            return Err(Failure::usage(text));
+        }
+        spec.stdin = Some(text.into_bytes());
+    }
+    spec.env = wanted.env.into_iter().chain(spec.env).collect();
+    spec.name = spec.name.or(wanted.name);
+    let span = |text: &String| words::parse_duration(text).map_err(Failure::config);
+    let timeout = wanted.timeout.as_ref().map(span).transpose()?;
+    spec.timeout_ms = spec.timeout_ms.or(timeout.map(jobspec::millis));
+    let on_lost = args.on_lost.map(|on_lost| match on_lost {
         args::OnLost::Ask => OnLost::Ask,
         args::OnLost::Retry => OnLost::Retry,
         args::OnLost::Fail => OnLost::Fail,
-    };
-    spec.priority = match args.priority {
+    });
+    spec.on_lost = on_lost.or(wanted.on_lost).unwrap_or_default();
+    let priority = args.priority.map(|priority| match priority {
         args::Priority::Low => Priority::Low,
         args::Priority::Normal => Priority::Normal,
         args::Priority::High => Priority::High,
-    };
-    if let Some(expires) = args.expires {
+    });
+    spec.priority = priority.or(wanted.priority).unwrap_or_default();
+    let expires = wanted.expires.as_ref().map(span).transpose()?;
+    if let Some(expires) = args.expires.or(expires) {
         spec.expires_ms = jobspec::millis(expires);
     }
-    let needs = Needs::parse(args.needs.iter().map(String::as_str));
+    spec.role = wanted.from;
+    let needs = wanted.needs.iter().chain(&args.needs).map(String::as_str);
+    let needs = Needs::parse(needs);
     let needs = needs.map_err(|error| Failure::usage(format!("--needs: {error}")))?;
     spec = spec.needing(&needs);
     spec.prefer = args.prefer.as_ref().map(Prefer::to_string);

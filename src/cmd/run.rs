@@ -24,7 +24,7 @@ const CHUNKS_AHEAD: usize = 64;
 /// Runs it.
 pub(crate) async fn run(args: &Run, cx: &mut Context) -> Outcome {
     let target = Target::Lane(Lane::any());
-    let mut spec = jobspec::build("run", &args.command, &args.world, target, cx)?;
+    let mut spec = jobspec::build(args.command.get("run")?.to_vec(), &args.world, target, cx)?;
     spec.cwd = Some(place::here(args.world.cwd.as_deref(), &cx.environment)?);
     jobspec::check(&spec)?;
     let mut options = RunHere::new(

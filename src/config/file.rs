@@ -12,7 +12,7 @@ use super::console::{self, Console};
 use super::keys::{KEYS, Key, Scope, Table, Value};
 use super::{FILE_MAX_BYTES, PROJECT_FILE};
 use crate::failure::Failure;
-use crate::prefix;
+use crate::{prefix, project};
 
 /// A file that was read.
 #[derive(Debug)]
@@ -84,6 +84,10 @@ impl File {
                 }
                 let entries = entries(path, table, value, &at)?;
                 file.tables.insert(table, entries);
+                continue;
+            }
+            // Roles and where the project lies are no settings: `project` reads them.
+            if scope == Scope::Project && project::TABLES.contains(&name) {
                 continue;
             }
             let Some(key) = Key::named(name) else {

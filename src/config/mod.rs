@@ -376,7 +376,7 @@ pub(crate) fn home(environment: &Environment) -> Result<(Home, Origin), Failure>
 }
 
 /// The nearest project file, in this folder or above it.
-fn find_project(folder: &Path) -> Option<PathBuf> {
+pub(crate) fn find_project(folder: &Path) -> Option<PathBuf> {
     folder
         .ancestors()
         .map(|dir| dir.join(PROJECT_FILE))

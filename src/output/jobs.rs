@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use fleet_contract::ids::JobId;
 use fleet_contract::record::StateWord;
+use fleet_contract::spec::FromRole;
 use fleet_contract::view::{AttemptView, JobView, SupersededView};
 
 use super::escape::one_line;
@@ -213,6 +214,9 @@ impl Answer for JobDetail {
         if let Some(prefer) = &job.prefer {
             line("prefers", &one_line(prefer));
         }
+        if let Some(role) = &job.role {
+            line("role", &role_words(role));
+        }
         for (key, value) in &job.tags {
             line("tag", &one_line(&format!("{key}={value}")));
         }
@@ -238,6 +242,16 @@ impl Answer for JobDetail {
     }
 }
 
+/// A role with what was given for it.
+fn role_words(role: &FromRole) -> String {
+    let params = role
+        .params
+        .iter()
+        .map(|(name, value)| format!(" {name}={value}"));
+    let params: String = params.collect();
+    one_line(&format!("{}{params} (definition {})", role.name, role.hash))
+}
+
 /// The command as a person could type it again.
 fn command_line(job: &JobView) -> String {
     if job.shell {
@@ -248,7 +262,7 @@ fn command_line(job: &JobView) -> String {
 }
 
 /// One argument with the quotes a shell needs.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./=:,+@%".contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {
         return word.to_owned();
@@ -475,6 +489,7 @@ pub(crate) mod tests {
             ended_at: Some(Time::from_micros(1_002_500_000)),
             submitted_by: "ana@laptop".to_owned(),
             tags: BTreeMap::from([("by".to_owned(), "ci".to_owned())]),
+            role: None,
             index: None,
             needs: String::new(),
             prefer: None,

@@ -7,6 +7,7 @@ pub(crate) mod explain;
 pub(crate) mod jobs;
 pub(crate) mod log;
 pub(crate) mod machines;
+pub(crate) mod roles;
 pub(crate) mod style;
 pub(crate) mod table;
 

@@ -27,6 +27,7 @@ mod peers;
 mod promises;
 mod recorder;
 mod retention;
+mod roles;
 mod services;
 mod spool;
 mod spool_bounds;

@@ -288,7 +288,9 @@ fn help_version_and_completions_need_nothing() {
     assert!(home.run(&["--version"]).ok().starts_with("fleet "));
     for shell in ["bash", "zsh", "fish"] {
         assert!(
-            home.run(&["completions", shell]).ok().contains("dispatch"),
+            home.run(&["completions", shell])
+                .ok()
+                .contains("FLEET_COMPLETE"),
             "{shell}"
         );
     }

@@ -123,7 +123,7 @@ fn folder(request: &StartRequest, base: &Environment) -> Result<PathBuf, Reject>
             .filter(|home| home.is_absolute())
             .ok_or_else(|| Reject::NoHome(machine()))
     };
-    let folder = match request.spec.cwd.as_deref() {
+    let folder = match request.spec.cwd_at(&request.machine) {
         None | Some("~") => home()?,
         Some(cwd) => match cwd.strip_prefix("~/") {
             Some(below) => home()?.join(below),

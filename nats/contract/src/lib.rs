@@ -29,6 +29,7 @@ pub mod projection;
 pub mod quota;
 pub mod record;
 pub mod reorder;
+mod role;
 pub mod spec;
 pub mod stat;
 pub mod ticket;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Lane, MachineId};
 use crate::needs::{NeedError, Needs};
+pub use crate::role::{FromRole, ROLE_NAME_MAX_BYTES, ROLE_PARAMS_MAX};
 use crate::time::Time;
 
 /// Longest single argument, in bytes (Linux `MAX_ARG_STRLEN` is 128 KiB with its NUL).
@@ -24,6 +25,8 @@ pub const NAME_MAX_BYTES: usize = 200;
 pub const TAGS_MAX: usize = 64;
 /// Longest tag key or value, in bytes.
 pub const TAG_MAX_BYTES: usize = 256;
+/// Most machines that can have a folder of their own for a job.
+pub const FOLDERS_MAX: usize = 256;
 /// How long a job may wait before it starts, unless told otherwise: 30 days.
 pub const EXPIRES_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How much of a job's output is kept, unless told otherwise: 256 MiB.
@@ -145,6 +148,9 @@ pub struct JobSpec {
     /// None is that home.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
+    /// Where the folder is another one on some machines.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cwd_on: BTreeMap<MachineId, String>,
     /// Variables set on top of the machine's own environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -178,6 +184,9 @@ pub struct JobSpec {
     /// Who or what sent it, and anything else the sender wants to find it by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// The role it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<FromRole>,
     /// Its number among the jobs of one `--count`, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
@@ -240,6 +249,15 @@ pub enum SpecError {
         "tags are over the limit: at most {TAGS_MAX}, each key and value at most {TAG_MAX_BYTES} bytes, no empty key"
     )]
     Tags,
+    /// More folders than [`FOLDERS_MAX`].
+    #[error("{0} machines have a folder of their own for this job, the limit is {FOLDERS_MAX}")]
+    Folders(usize),
+    /// A role with too long words or too many parameters.
+    #[error(
+        "role is not valid: names of at most {ROLE_NAME_MAX_BYTES} bytes without control characters, \
+         at most {ROLE_PARAMS_MAX} parameters"
+    )]
+    Role,
     /// Requirements that cannot be read.
     #[error(transparent)]
     Needs(#[from] NeedError),
@@ -272,6 +290,7 @@ impl JobSpec {
             command,
             shell: false,
             cwd: None,
+            cwd_on: BTreeMap::new(),
             env: BTreeMap::new(),
             stdin: None,
             timeout_ms: None,
@@ -283,6 +302,7 @@ impl JobSpec {
             priority: Priority::default(),
             name: None,
             tags: BTreeMap::new(),
+            role: None,
             index: None,
             submitted_at,
             submitted_by,
@@ -341,12 +361,7 @@ impl JobSpec {
                 });
             }
         }
-        if let Some(cwd) = &self.cwd {
-            no_nul(cwd, || "the working folder".to_owned())?;
-            if !(cwd.starts_with('/') || cwd == "~" || cwd.starts_with("~/")) {
-                return Err(SpecError::RelativeCwd(cwd.chars().take(80).collect()));
-            }
-        }
+        self.validate_folders()?;
         for (name, value) in &self.env {
             no_nul(name, || "an environment variable's name".to_owned())?;
             if name.is_empty() || name.contains('=') {
@@ -367,6 +382,26 @@ impl JobSpec {
         let weight = self.weight();
         if weight > SPEC_MAX_BYTES {
             return Err(SpecError::TooLarge(weight));
+        }
+        Ok(())
+    }
+
+    /// The working folder on this machine.
+    #[must_use]
+    pub fn cwd_at(&self, machine: &MachineId) -> Option<&str> {
+        let own = self.cwd_on.get(machine);
+        own.or(self.cwd.as_ref()).map(String::as_str)
+    }
+
+    fn validate_folders(&self) -> Result<(), SpecError> {
+        if self.cwd_on.len() > FOLDERS_MAX {
+            return Err(SpecError::Folders(self.cwd_on.len()));
+        }
+        for cwd in self.cwd.iter().chain(self.cwd_on.values()) {
+            no_nul(cwd, || "the working folder".to_owned())?;
+            if !(cwd.starts_with('/') || cwd == "~" || cwd.starts_with("~/")) {
+                return Err(SpecError::RelativeCwd(cwd.chars().take(80).collect()));
+            }
         }
         Ok(())
     }
@@ -403,7 +438,10 @@ impl JobSpec {
         {
             return Err(SpecError::Tags);
         }
-        Ok(())
+        match &self.role {
+            Some(role) if !role.is_valid() => Err(SpecError::Role),
+            _ => Ok(()),
+        }
     }
 
     /// Bytes of everything of variable length but standard input.
@@ -413,6 +451,12 @@ impl JobSpec {
         };
         self.command.iter().map(|a| a.len() + 3).sum::<usize>()
             + self.cwd.as_ref().map_or(0, String::len)
+            + self
+                .cwd_on
+                .values()
+                .map(|cwd| cwd.len() + 70)
+                .sum::<usize>()
+            + self.role.as_ref().map_or(0, FromRole::weight)
             + self.submitted_by.len()
             + self.needs.len()
             + pairs(&self.env)

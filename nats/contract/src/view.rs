@@ -10,7 +10,7 @@ use crate::job::{Job, JobState, Resolved};
 use crate::machine::{self, Degraded, MachineState, Presence};
 use crate::outcome::{Outcome, OutputCount};
 use crate::record::StateWord;
-use crate::spec::{JobSpec, Target};
+use crate::spec::{FromRole, JobSpec, Target};
 use crate::time::Time;
 
 /// One attempt of a job.
@@ -110,6 +110,9 @@ pub struct JobView {
     pub submitted_by: String,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// The role it was made from.
+    #[serde(default)]
+    pub role: Option<FromRole>,
     /// Its number among the jobs of one `--count`.
     pub index: Option<u32>,
     /// What it needs of its machine, in canonical form.
@@ -156,6 +159,7 @@ impl JobView {
             ended_at: ended.then(|| ended_at(job)),
             submitted_by: job.spec.submitted_by.clone(),
             tags: job.spec.tags.clone(),
+            role: job.spec.role.clone(),
             index: job.spec.index,
             needs: job.spec.needs.clone(),
             prefer: job.spec.prefer.clone(),
@@ -198,6 +202,7 @@ impl JobView {
             ended_at: None,
             submitted_by: spec.submitted_by.clone(),
             tags: spec.tags.clone(),
+            role: spec.role.clone(),
             index: spec.index,
             needs: spec.needs.clone(),
             prefer: spec.prefer.clone(),
