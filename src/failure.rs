@@ -6,6 +6,8 @@ use std::io;
 
 use serde::Serialize;
 
+use crate::output::escape::one_line;
+
 /// Exit codes of fleet's own failures, after sysexits. A job's own code is passed on as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -144,10 +146,11 @@ impl Failure {
         if json {
             return serde_json::to_string(&Document { error: told }).ok();
         }
-        Some(match &told.next {
+        // What a file or a peer said is in it, too.
+        Some(one_line(&match &told.next {
             Some(next) => format!("fleet: {}; {next}", told.message),
             None => format!("fleet: {}", told.message),
-        })
+        }))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use fleet_contract::ids::MachineId;
@@ -54,6 +55,9 @@ impl Project {
     /// It cannot be read, or says what cannot be.
     pub(crate) fn read(file: &Path) -> Result<Self, Failure> {
         let wrong = |why: String| Failure::config(format!("{}: {why}", file.display()));
+        if let Some(why) = not_ours(file) {
+            return Err(wrong(why));
+        }
         let mut text = String::new();
         std::fs::File::open(file)
             .and_then(|open| open.take(FILE_MAX_BYTES).read_to_string(&mut text))
@@ -109,6 +113,24 @@ impl Project {
             .map(|(machine, path)| (machine.clone(), named(path)))
             .collect()
     }
+}
+
+/// Why the file is not believed: somebody else could have put it there, in a folder that many share,
+/// for whoever dispatches below it.
+fn not_ours(file: &Path) -> Option<String> {
+    let found = std::fs::metadata(file).ok()?;
+    let me = rustix::process::getuid().as_raw();
+    if found.uid() != me && found.uid() != 0 {
+        let owner = found.uid();
+        return Some(format!(
+            "belongs to user {owner} and not to you, so its roles and paths are not used: chown it, \
+             or dispatch from elsewhere"
+        ));
+    }
+    let shared = found.mode() & 0o002 != 0;
+    shared.then(|| {
+        "anybody may write it, so its roles and paths are not used: chmod o-w it".to_owned()
+    })
 }
 
 #[cfg(test)]

@@ -44,7 +44,16 @@ const AT_ONCE: usize = 128;
 pub(crate) async fn run(args: &Dispatch, cx: &mut Context) -> Outcome {
     let mut wanted = Wanted::of(args, cx)?;
     wanted.choose(args, cx).await?;
+    if let Some(note) = wanted.note() {
+        cx.output.note(&note);
+    }
     let spec = spec(args, wanted.resolve()?, cx)?;
+    if let Target::Pin(machine) = &spec.target
+        && let Some(folder) = spec.cwd_on.get(machine)
+    {
+        let text = format!("on {machine} it runs in {folder}, as the project's .fleet.toml says");
+        cx.output.note(&text);
+    }
     let mut sent = Vec::new();
     let jobs = jobs(args);
     match now(args, cx, &spec, &jobs, &mut sent).await {
@@ -177,7 +186,13 @@ fn spec(args: &Dispatch, wanted: Resolved, cx: &Context) -> Result<JobSpec, Fail
     spec.role = wanted.from;
     let needs = wanted.needs.iter().chain(&args.needs).map(String::as_str);
     let needs = Needs::parse(needs);
-    let needs = needs.map_err(|error| Failure::usage(format!("--needs: {error}")))?;
+    let needs = needs.map_err(|error| {
+        let whose = spec.role.as_ref().filter(|_| args.needs.is_empty());
+        let whose = whose.map_or("--needs".to_owned(), |role| {
+            format!("needs of role {}", role.name)
+        });
+        Failure::usage(format!("{whose}: {error}"))
+    })?;
     spec = spec.needing(&needs);
     spec.prefer = args.prefer.as_ref().map(Prefer::to_string);
     jobspec::check(&spec)?;
@@ -218,6 +233,12 @@ impl Answer for Dry<'_> {
         if !spec.needs.is_empty() {
             let needs = one_line(&spec.needs.replace(',', ", "));
             text.push_str(&format!("needs: {needs}\n"));
+        }
+        if let Some(cwd) = &spec.cwd {
+            text.push_str(&format!("folder: {}\n", one_line(cwd)));
+        }
+        for (machine, cwd) in &spec.cwd_on {
+            text.push_str(&format!("folder on {machine}: {}\n", one_line(cwd)));
         }
         if ready.is_empty() && away.is_empty() {
             text.push_str("no machine that is known could run it\n");

@@ -12,7 +12,7 @@ use crate::args::dispatch::Dispatch;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::project::Project;
-use crate::roles::{Catalogue, Given, ResolveError, Resolved, Role};
+use crate::roles::{Catalogue, Given, Origin, ResolveError, Resolved, Role};
 
 /// What is wanted.
 pub(crate) enum Wanted {
@@ -28,13 +28,12 @@ impl Wanted {
     /// # Errors
     /// No command and no role, both, or a role that nobody knows.
     pub(crate) fn of(args: &Dispatch, cx: &Context) -> Result<Self, Failure> {
-        let project = Project::of(cx.environment.folder.as_deref())?;
-        let all = || Catalogue::load(Some(&cx.settings.home.roles()), project.as_ref());
-        let all = (!args.command.stray.is_empty()).then(all);
         let word = args.command.stray.first();
-        let (Some(all), Some(word)) = (all, word.filter(|word| !word.starts_with('-'))) else {
+        let Some(word) = word.filter(|word| !word.starts_with('-')) else {
             return plain(args);
         };
+        let project = Project::of(cx.environment.folder.as_deref())?;
+        let all = Catalogue::load(Some(&cx.settings.home.roles()), project.as_ref());
         if !all.has(word) {
             // Else every misspelt role would be taken for a command without its dashes.
             return match all.nearest(word) {
@@ -82,6 +81,21 @@ impl Wanted {
         Ok(Self::Role(Box::new(role.clone()), given))
     }
 
+    /// What to say of where it comes from: that a folder brings a command is not to go unseen.
+    pub(crate) fn note(&self) -> Option<String> {
+        match self {
+            Self::Role(role, _) => match &role.origin {
+                Origin::Project(file) => Some(format!(
+                    "role {} is this project's, {}",
+                    role.name,
+                    file.display()
+                )),
+                Origin::Shipped | Origin::File(_) => None,
+            },
+            Self::Command(_) => None,
+        }
+    }
+
     /// Chooses by what machines can do, where a parameter is to be chosen so.
     ///
     /// # Errors
@@ -95,7 +109,14 @@ impl Wanted {
             return Ok(());
         }
         let mut chosen = Vec::new();
-        let bus = cx.acting_bus().await?;
+        let names: Vec<String> = open.iter().map(|(name, _)| format!("{name}=…")).collect();
+        let bus = cx.acting_bus().await.map_err(|failure| {
+            let which = format!(
+                "; what machines can do would choose: give {}",
+                names.join(" ")
+            );
+            failure.and(&which)
+        })?;
         let (machines, _) = bus.machines().await?;
         for (name, param) in open {
             let could = |choice: &&String| {
@@ -172,6 +193,9 @@ fn plain(args: &Dispatch) -> Result<Wanted, Failure> {
 /// The message: what was typed, a file, or standard input.
 fn message(args: &Dispatch) -> Result<Option<String>, Failure> {
     let (what, path) = match (&args.message, &args.message_file) {
+        (Some(text), _) if text.trim().is_empty() => {
+            return Err(Failure::usage("the message, -m, is empty"));
+        }
         (Some(text), _) if text != "-" => return Ok(Some(text.clone())),
         (Some(_), _) => ("-m -", Path::new("-")),
         (None, Some(path)) => ("--message-file", path.as_path()),

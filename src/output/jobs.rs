@@ -214,6 +214,12 @@ impl Answer for JobDetail {
         if let Some(prefer) = &job.prefer {
             line("prefers", &one_line(prefer));
         }
+        if let Some(cwd) = &job.cwd {
+            line("folder", &one_line(cwd));
+        }
+        for (machine, cwd) in &job.cwd_on {
+            line("", &one_line(&format!("on {machine} {cwd}")));
+        }
         if let Some(role) = &job.role {
             line("role", &role_words(role));
         }
@@ -489,6 +495,8 @@ pub(crate) mod tests {
             ended_at: Some(Time::from_micros(1_002_500_000)),
             submitted_by: "ana@laptop".to_owned(),
             tags: BTreeMap::from([("by".to_owned(), "ci".to_owned())]),
+            cwd: None,
+            cwd_on: BTreeMap::new(),
             role: None,
             index: None,
             needs: String::new(),

@@ -1,6 +1,7 @@
-//! Where roles lie: a project's own, then the operator's in `roles.d`, then those that come with
-//! fleet; the nearer one of a name is meant. A broken one is told where it is named and hides
-//! nobody else.
+//! Where roles lie: the operator's own in `roles.d`, which may stand for one of those that come with
+//! fleet, and a project's, which may not take a name that means something already: who types
+//! `fleet dispatch agent` in a clone of somebody else's gets the role that he knows. A broken one is
+//! told where it is named and hides nobody else.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -59,6 +60,13 @@ impl Catalogue {
         }
         for (name, table) in project.into_iter().flat_map(Project::roles) {
             let origin = project.map_or(Origin::Shipped, |p| Origin::Project(p.file().to_owned()));
+            if let Some(Ok(Role { origin: whose, .. }) | Err(Broken { origin: whose, .. })) =
+                all.roles.get(name)
+            {
+                let why = format!("{name} is the name of another role, from {whose}: not used");
+                all.stray.push(Broken { origin, why });
+                continue;
+            }
             all.add(name, origin, Definition::of(table.clone()));
         }
         all
@@ -69,7 +77,6 @@ impl Catalogue {
             Ok(entries) => entries
                 .filter_map(|entry| Some(entry.ok()?.path()))
                 .filter(|path| path.extension().is_some_and(|e| e == "toml"))
-                .take(FILES_MAX)
                 .collect(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return,
             Err(e) => {
@@ -79,6 +86,15 @@ impl Catalogue {
             }
         };
         files.sort();
+        if files.len() > FILES_MAX {
+            let why = format!(
+                "{} files, of which the first {FILES_MAX} are read",
+                files.len()
+            );
+            let origin = Origin::File(folder.to_owned());
+            self.stray.push(Broken { origin, why });
+            files.truncate(FILES_MAX);
+        }
         for path in files {
             let name = path.file_stem().and_then(|stem| stem.to_str());
             let name = name.unwrap_or_default().to_owned();
@@ -183,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearer_one_is_meant_and_a_broken_one_hides_nobody_else() {
+    fn a_project_takes_nobodys_name_and_a_broken_one_hides_nobody_else() {
         let dir = tempfile::tempdir().unwrap();
         let roles_d = dir.path().join("roles.d");
         std::fs::create_dir(&roles_d).unwrap();
@@ -194,19 +210,30 @@ mod tests {
         write("No Name.toml", "help = \"x\"\ncommand = [\"x\"]");
         write("notes.txt", "not a role");
         let file = dir.path().join(".fleet.toml");
-        std::fs::write(&file, "[roles.mine]\nhelp = \"project\"\ncommand = [\"y\"]").unwrap();
+        std::fs::write(
+            &file,
+            "[roles.mine]\nhelp = \"project\"\ncommand = [\"y\"]\n\
+             [roles.ours]\nhelp = \"project\"\ncommand = [\"y\"]",
+        )
+        .unwrap();
         let project = Project::read(&file).unwrap();
         let all = Catalogue::load(Some(&roles_d), Some(&project));
         let help = |name: &str| all.get(name).unwrap().definition.help.clone();
         assert_eq!(help("test"), "mine");
-        assert_eq!(help("mine"), "project");
+        let helps = (help("mine"), help("ours"));
+        assert_eq!(helps, ("mine".to_owned(), "project".to_owned()));
         assert!(all.has("broken"));
         let error = all.get("broken").unwrap_err().render(false).unwrap();
         assert!(
             error.contains("broken.toml: line 1: invalid type"),
             "{error}"
         );
-        assert_eq!(all.stray().len(), 1);
+        let whys: Vec<&str> = all.stray().iter().map(|b| b.why.as_str()).collect();
+        assert!(whys[0].contains("is no name for a role"), "{whys:?}");
+        assert!(
+            whys[1].starts_with("mine is the name of another role"),
+            "{whys:?}"
+        );
         let error = all.get("tset").unwrap_err().render(false).unwrap();
         assert_eq!(
             error,

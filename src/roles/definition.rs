@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_contract::needs::Needs;
-use fleet_contract::spec::{OnLost, Priority};
+use fleet_contract::spec::{OnLost, Priority, ROLE_NAME_MAX_BYTES, ROLE_PARAMS_MAX};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::param::Param;
+use super::param::{Kind, Param};
 use super::template::{Condition, Template};
 use crate::words;
 
@@ -15,10 +15,8 @@ use crate::words;
 pub(crate) const MESSAGE: &str = "message";
 /// The project's folder in `cwd`.
 pub(crate) const PROJECT: &str = "project";
-/// Most parameters of a role.
-const PARAMS_MAX: usize = 32;
-/// Longest name of a role or a parameter, in bytes.
-const NAME_MAX_BYTES: usize = 32;
+/// Programs that read an argument as a script.
+const SHELLS: [&str; 5] = ["sh", "bash", "zsh", "dash", "ksh"];
 
 /// Whether a message belongs to a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -117,10 +115,15 @@ pub(crate) struct Definition {
     pub(crate) params: BTreeMap<String, Param>,
 }
 
+/// Whether this is a line of text for people.
+pub(super) fn is_line(text: &str) -> bool {
+    !text.trim().is_empty() && !text.chars().any(char::is_control)
+}
+
 /// Whether this can be the name of a role or a parameter.
 pub(crate) fn is_name(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    text.len() <= NAME_MAX_BYTES
+    text.len() <= ROLE_NAME_MAX_BYTES
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.chars().all(fits)
 }
@@ -154,7 +157,7 @@ impl Definition {
     }
 
     fn checked(self) -> Result<Self, String> {
-        if self.help.trim().is_empty() || self.help.contains('\n') {
+        if !is_line(&self.help) {
             return Err("help must be one line that says what it does".to_owned());
         }
         let ways = [
@@ -179,12 +182,13 @@ impl Definition {
     }
 
     fn check_params(&self) -> Result<(), String> {
-        if self.params.len() > PARAMS_MAX {
+        if self.params.len() > ROLE_PARAMS_MAX {
             let count = self.params.len();
             return Err(format!(
-                "{count} parameters are over the limit of {PARAMS_MAX}"
+                "{count} parameters are over the limit of {ROLE_PARAMS_MAX}"
             ));
         }
+        let mut variables = BTreeSet::new();
         for (name, param) in &self.params {
             if !is_name(name) || [MESSAGE, PROJECT].contains(&name.as_str()) {
                 return Err(format!(
@@ -195,6 +199,12 @@ impl Definition {
             if crate::args::dispatch::is_flag(name) {
                 return Err(format!(
                     "params.{name}: --{name} is a flag of fleet dispatch: use another name"
+                ));
+            }
+            if !variables.insert(variable(name)) {
+                return Err(format!(
+                    "params.{name}: another one reaches the job as {}, too: use another name",
+                    variable(name)
                 ));
             }
             param
@@ -210,6 +220,7 @@ impl Definition {
         let mut used = BTreeSet::new();
         let none: &[Condition] = &[];
         let words = |at: &str, words: &[Word], given: &[Condition], used: &mut _| {
+            no_script_of_values(at, words)?;
             for word in words {
                 match word {
                     Word::Always(text) => self.check_text(at, text, given, used)?,
@@ -260,6 +271,7 @@ impl Definition {
         }
     }
 
+    /// A value that goes into a requirement may not be several, or any text.
     fn check_need(
         &self,
         text: &str,
@@ -267,6 +279,15 @@ impl Definition {
         used: &mut BTreeSet<String>,
     ) -> Result<(), String> {
         self.check_text("needs", text, given, used)?;
+        let template = Template::parse(text);
+        for name in template.iter().flat_map(Template::names) {
+            let param = self.params.get(name);
+            if param.is_none_or(|p| matches!(p.kind, Kind::Text | Kind::Path)) {
+                return Err(format!(
+                    "needs: {{{name}}} can be any text: use a parameter of type name, choice or number"
+                ));
+            }
+        }
         // One with a value in it is known to be good only with the value.
         if Template::parse(text).is_ok_and(|t| t.names().next().is_none()) {
             Needs::parse([text]).map_err(|error| format!("needs: {error}"))?;
@@ -337,6 +358,39 @@ impl Definition {
     }
 }
 
+/// The variable that a parameter reaches the job as.
+pub(super) fn variable(name: &str) -> String {
+    let name = name.to_ascii_uppercase().replace('-', "_");
+    format!("FLEET_PARAM_{name}")
+}
+
+/// A value put into the text of a script would be read as a part of it.
+fn no_script_of_values(at: &str, words: &[Word]) -> Result<(), String> {
+    let plain: Vec<&str> = words
+        .iter()
+        .map_while(|word| match word {
+            Word::Always(text) => Some(text.as_str()),
+            Word::When(_) => None,
+        })
+        .collect();
+    let program = plain.first().and_then(|text| text.rsplit('/').next());
+    if !program.is_some_and(|program| SHELLS.contains(&program)) {
+        return Ok(());
+    }
+    let script = plain.iter().position(|text| *text == "-c");
+    let script = script.and_then(|at| plain.get(at + 1));
+    let Some(Ok(template)) = script.map(|text| Template::parse(text)) else {
+        return Ok(());
+    };
+    match template.names().next() {
+        Some(name) => Err(format!(
+            "{at}: {{{name}}} would be read as a part of the script: use \"${}\" there",
+            variable(name)
+        )),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,6 +442,22 @@ mod tests {
             (
                 "help = \"h\"\ncommand = [\"x\"]\n[env]\nFLEET_JOB = \"1\"",
                 "env: \"FLEET_JOB\" cannot be set by a role",
+            ),
+            (
+                "help = \"h\"\ncommand = [\"sh\", \"-c\", \"rm {to}\"]\n[params.to]\nhelp = \"t\"\nrequired = true",
+                "command: {to} would be read as a part of the script: use \"$FLEET_PARAM_TO\" there",
+            ),
+            (
+                "help = \"h\"\ncommand = [\"x\"]\nneeds = [\"site={to}\"]\n[params.to]\nhelp = \"t\"\nrequired = true",
+                "needs: {to} can be any text: use a parameter of type name, choice or number",
+            ),
+            (
+                "help = \"h\"\ncommand = [\"x\"]\n[params.a-b]\nhelp = \"t\"\n[params.a_b]\nhelp = \"t\"",
+                "params.a_b: another one reaches the job as FLEET_PARAM_A_B, too: use another name",
+            ),
+            (
+                "help = \"h\\u001b\"\ncommand = [\"x\"]",
+                "help must be one line that says what it does",
             ),
         ] {
             assert_eq!(Definition::parse(text).unwrap_err(), why, "{text}");

@@ -28,10 +28,13 @@ pub(crate) fn named(words: &[OsString], cli: &mut Command) -> Option<String> {
                 arg.is_some_and(takes_a_value)
             }
             (None, Some(short)) if !short.is_empty() => {
-                short.chars().next_back().is_some_and(|c| {
+                // The first of them that takes a value takes the rest of the word.
+                let takes = |c: char| {
                     let arg = at.get_arguments().find(|arg| arg.get_short() == Some(c));
                     arg.is_some_and(takes_a_value)
-                })
+                };
+                let first = short.char_indices().find(|(_, c)| takes(*c));
+                first.is_some_and(|(at, c)| at + c.len_utf8() == short.len())
             }
             _ if below => return Some(word.to_owned()),
             _ if word == VERB => {
@@ -141,6 +144,11 @@ mod tests {
                 Some("test"),
             ),
             ("fleet dispatch -e A=1 -m hello agent", Some("agent")),
+            (
+                "fleet dispatch -eMODE=release test --filter x",
+                Some("test"),
+            ),
+            ("fleet dispatch -vm hello test", Some("test")),
             ("fleet dispatch --on=m test", Some("test")),
             ("fleet -v --json dispatch test", Some("test")),
             ("fleet dispatch -- test", None),

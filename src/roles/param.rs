@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::definition::is_line;
 use crate::prefix;
 
 /// Longest value, in bytes.
@@ -172,7 +173,7 @@ impl Param {
 
     /// Checks the parameter itself.
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.help.trim().is_empty() || self.help.contains('\n') {
+        if !is_line(&self.help) {
             return Err("help must be one line that says what it is for".to_owned());
         }
         let numbers = self.min.is_some() || self.max.is_some();
@@ -182,6 +183,11 @@ impl Param {
         match self.kind {
             Kind::Choice if self.choices.is_empty() => {
                 return Err("a choice needs choices = [\"one\", \"another\"]".to_owned());
+            }
+            // A shell that completes them puts them on its command line as they are.
+            Kind::Choice if !self.choices.iter().all(|choice| is_choice(choice)) => {
+                let why = "choices are words of letters, digits and . _ + : / @ % -";
+                return Err(why.to_owned());
             }
             Kind::Choice => {}
             _ if !self.choices.is_empty() => {
@@ -199,6 +205,11 @@ impl Param {
         }
         Ok(())
     }
+}
+
+fn is_choice(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"._+:/@%-".contains(&b);
+    !text.is_empty() && text.bytes().all(fits)
 }
 
 #[cfg(test)]
@@ -277,6 +288,10 @@ mod tests {
             (
                 "type = \"choice\"",
                 "a choice needs choices = [\"one\", \"another\"]",
+            ),
+            (
+                "type = \"choice\"\nchoices = [\"x;curl\"]",
+                "choices are words of letters, digits and . _ + : / @ % -",
             ),
             ("choices = [\"a\"]", "choices are for type = \"choice\""),
             ("min = 1", "min and max are for type = \"number\""),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fleet_contract::spec::{FromRole, OnLost, Priority};
 
 use super::Role;
-use super::definition::{Conditional, Definition, MESSAGE, MessageRule, PROJECT, Word};
+use super::definition::{Conditional, Definition, MESSAGE, MessageRule, PROJECT, Word, variable};
 use super::param::Param;
 use super::template::{Condition, Template};
 use crate::prefix;
@@ -79,6 +79,12 @@ pub(crate) enum ResolveError {
     /// A message, where nobody would read it.
     #[error("role {0} takes no message")]
     Message(String),
+    /// No folder, where the role runs in one.
+    #[error("role {0} runs in a project's folder, and the current folder cannot be used as one")]
+    NoProject(String),
+    /// A value that would be more than one requirement.
+    #[error("{name}: {value:?} stands in a requirement: no commas there")]
+    Comma { name: String, value: String },
     /// No case holds.
     #[error("role {0} has no command for what was given")]
     NoCase(String),
@@ -132,6 +138,10 @@ impl Role {
             (MessageRule::None, Some(_)) => return Err(ResolveError::Message(self.name.clone())),
             _ => {}
         }
+        let in_project = |text: &String| text.contains("{project}");
+        if given.project.is_none() && self.definition.cwd.as_ref().is_some_and(in_project) {
+            return Err(ResolveError::NoProject(self.name.clone()));
+        }
         let filler = Filler {
             given,
             values: &values,
@@ -152,6 +162,18 @@ impl Role {
         };
         let of_case = case.into_iter().flat_map(|case| &case.needs);
         let needs = self.definition.needs.iter().chain(of_case);
+        let templates: Vec<Template> = needs
+            .clone()
+            .filter_map(|text| Template::parse(text).ok())
+            .collect();
+        for name in templates.iter().flat_map(Template::names) {
+            if let Some(value) = values.get(name).filter(|value| value.contains(',')) {
+                return Err(ResolveError::Comma {
+                    name: name.to_owned(),
+                    value: value.clone(),
+                });
+            }
+        }
         let mut env: BTreeMap<String, String> = values
             .iter()
             .filter(|(name, _)| params.contains_key(*name))
@@ -240,12 +262,6 @@ impl Role {
         let title = format!("{}{}", self.name, typed.collect::<String>());
         title.chars().take(TITLE_CHARS).collect()
     }
-}
-
-/// The variable that a parameter reaches the job as.
-fn variable(name: &str) -> String {
-    let name = name.to_ascii_uppercase().replace('-', "_");
-    format!("FLEET_PARAM_{name}")
 }
 
 struct Filler<'a> {

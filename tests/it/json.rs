@@ -39,7 +39,7 @@ const NUMBERS: [&str; 30] = [
     "kept_bytes",
 ];
 /// Keys whose texts differ from machine to machine or from run to run.
-const TEXTS: [&str; 16] = [
+const TEXTS: [&str; 17] = [
     "arch",
     "os",
     "os_version",
@@ -56,6 +56,7 @@ const TEXTS: [&str; 16] = [
     "by",
     "value",
     "origin",
+    "cwd",
 ];
 /// Keys whose texts are times.
 const TIMES: [&str; 9] = [

@@ -137,7 +137,7 @@ fn a_project_brings_its_roles_and_lies_elsewhere_on_other_machines() {
     std::fs::create_dir_all(here.join("sub")).unwrap();
     std::fs::create_dir_all(there.join("sub")).unwrap();
     let text = format!(
-        "[project.paths]\nmini = \"{}\"\n\n[roles.test]\nhelp = \"Ours\"\ncommand = [\"pwd\"]\ncwd = \"{{project}}\"\n",
+        "[project.paths]\nmini = \"{}\"\n\n[roles.where]\nhelp = \"Ours\"\ncommand = [\"pwd\"]\ncwd = \"{{project}}\"\n",
         there.display()
     );
     write(&here.join(".fleet.toml"), &text);
@@ -148,8 +148,8 @@ fn a_project_brings_its_roles_and_lies_elsewhere_on_other_machines() {
             .to_owned()
     };
     for (machine, project) in [("studio", &here), ("mini", &there)] {
-        // The nearer role of a name is meant, wherever in the project it is typed.
-        let words = ["dispatch", "test", "--on", machine, "--follow"];
+        // Its own role, wherever in the project it is typed.
+        let words = ["dispatch", "where", "--on", machine, "--follow"];
         assert_eq!(typed(&here.join("sub"), &words), real(project), "{machine}");
         let words = [
             "dispatch", "--cwd", ".", "--on", machine, "--follow", "--", "pwd",
@@ -429,7 +429,7 @@ fn a_shell_completes_roles_and_their_parameters() {
     write(&home.fleet().join("roles.d/greet.toml"), GREET);
     let bin = Path::new(env!("CARGO_BIN_EXE_fleet")).parent().unwrap();
     let script = r#"
-        source <(fleet completions bash)
+        eval "$(fleet completions bash)"
         for line in "fleet dis" "fleet dispatch gree" "fleet dispatch greet --lo" "fleet dispatch test --tool car"; do
             COMP_WORDS=($line); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMP_TYPE=9
             _clap_complete_fleet fleet "${COMP_WORDS[COMP_CWORD]}" ""

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest name of a role, in bytes.
-pub const ROLE_NAME_MAX_BYTES: usize = 64;
+/// Longest name of a role or of a parameter, in bytes.
+pub const ROLE_NAME_MAX_BYTES: usize = 32;
 /// Most parameters of a role.
-pub const ROLE_PARAMS_MAX: usize = 64;
+pub const ROLE_PARAMS_MAX: usize = 32;
 
 /// The role a job was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

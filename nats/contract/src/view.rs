@@ -110,6 +110,12 @@ pub struct JobView {
     pub submitted_by: String,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// The folder it runs in; none is the home of the user there.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Where that is another one on some machines.
+    #[serde(default)]
+    pub cwd_on: BTreeMap<MachineId, String>,
     /// The role it was made from.
     #[serde(default)]
     pub role: Option<FromRole>,
@@ -159,6 +165,8 @@ impl JobView {
             ended_at: ended.then(|| ended_at(job)),
             submitted_by: job.spec.submitted_by.clone(),
             tags: job.spec.tags.clone(),
+            cwd: job.spec.cwd.clone(),
+            cwd_on: job.spec.cwd_on.clone(),
             role: job.spec.role.clone(),
             index: job.spec.index,
             needs: job.spec.needs.clone(),
@@ -202,6 +210,8 @@ impl JobView {
             ended_at: None,
             submitted_by: spec.submitted_by.clone(),
             tags: spec.tags.clone(),
+            cwd: spec.cwd.clone(),
+            cwd_on: spec.cwd_on.clone(),
             role: spec.role.clone(),
             index: spec.index,
             needs: spec.needs.clone(),
