@@ -12,9 +12,6 @@ use serde::Deserialize;
 use crate::config::{FILE_MAX_BYTES, find_project};
 use crate::failure::Failure;
 
-/// What of its file is no setting.
-pub(crate) const TABLES: [&str; 2] = ["project", "roles"];
-
 /// A project.
 #[derive(Debug)]
 pub(crate) struct Project {

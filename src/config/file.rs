@@ -9,10 +9,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::console::{self, Console};
-use super::keys::{KEYS, Key, Scope, Table, Value};
+use super::keys::{KEYS, Key, PROJECT_TABLES, Scope, Table, Value};
 use super::{FILE_MAX_BYTES, PROJECT_FILE};
 use crate::failure::Failure;
-use crate::{prefix, project};
+use crate::prefix;
 
 /// A file that was read.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl File {
                 continue;
             }
             // Roles and where the project lies are no settings: `project` reads them.
-            if scope == Scope::Project && project::TABLES.contains(&name) {
+            if scope == Scope::Project && PROJECT_TABLES.contains(&name) {
                 continue;
             }
             let Some(key) = Key::named(name) else {

@@ -75,6 +75,9 @@ impl std::fmt::Display for Value {
     }
 }
 
+/// Tables of a project's file that are no settings: where it lies on machines, and its roles.
+pub(crate) const PROJECT_TABLES: [&str; 2] = ["project", "roles"];
+
 /// A table of names and texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Table {

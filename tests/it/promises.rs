@@ -285,18 +285,20 @@ fn output_over_its_limit_is_counted_and_shown_and_the_rest_is_whole() {
         let ran = fleet.run(&["logs", &id]);
         (ran.code == 0 && ran.bytes.len() >= left).then_some(ran)
     });
-    assert_eq!(
-        ran.bytes.len(),
-        left,
-        "each byte is here or counted as gone"
-    );
+    // What was on its way when it was thrown away there came after all: here it is no loss.
+    let missing = 3_200_000 - ran.bytes.len();
+    assert!(u64::try_from(missing).unwrap() <= dropped, "{job}");
     let whole = "0123456789abcde\n".repeat(200_000);
     assert!(
         whole.as_bytes().ends_with(&ran.bytes),
         "the last of it, whole"
     );
-    let told = format!("{dropped} bytes dropped");
-    assert!(ran.err.contains(&told), "{}", ran.err);
+    let told = format!("{missing} bytes dropped");
+    assert!(
+        ran.err.contains(&told),
+        "each byte is here or told as gone: {}",
+        ran.err
+    );
     assert!(ran.err.contains("missing here"), "{}", ran.err);
     let shown = fleet.run(&["show", &id]);
     assert!(shown.ok().contains("dropped"), "{shown:?}");

@@ -62,7 +62,8 @@ impl Outcome {
 pub struct StreamCount {
     /// Bytes it wrote.
     pub bytes: u64,
-    /// Bytes of them that are no longer kept.
+    /// Bytes of them that its machine threw away before it knew them to be at the hub. What was on its
+    /// way just then may have come: at most so many are missing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped: u64,
 }

@@ -1,4 +1,9 @@
-//! When to write colours: the words alone, without the command line's parser.
+//! When to write colours: the words alone, without the command line's parser; and how text is made
+//! safe for a terminal.
+
+#[path = "../../../src/output/escape.rs"]
+#[allow(dead_code, reason = "the command line uses the rest of it")]
+pub(crate) mod escape;
 
 /// When to write colours.
 pub(crate) mod style {
