@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::connect::{Link, LinkStatus};
+use crate::lanes::LanesSeen;
 use crate::stat::Counters;
 
 /// How long one request waits for its answer.
@@ -145,6 +146,7 @@ pub struct Bus {
     counters: Option<Arc<Counters>>,
     /// The hub's epoch as far as it was heard.
     epoch: Arc<AtomicU64>,
+    lanes: LanesSeen,
 }
 
 #[derive(Deserialize)]
@@ -176,7 +178,12 @@ impl Bus {
             status: link.status(),
             counters: None,
             epoch: Arc::default(),
+            lanes: LanesSeen::default(),
         }
+    }
+
+    pub(crate) fn lanes_seen(&self) -> &LanesSeen {
+        &self.lanes
     }
 
     /// The same bus, which counts what it stores.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_contract::event::{SupersededTold, kind};
-use fleet_contract::ids::{JobId, MachineId, Writer};
+use fleet_contract::ids::{JobId, Lane, MachineId, Writer};
 use fleet_contract::job::{Applied, Void};
 use fleet_contract::keeper::{Act, Keeper, Pace, Retention};
 use fleet_contract::machine;
@@ -27,6 +27,7 @@ use crate::flow::{self, NewEvent};
 use crate::hub::{Identity, PeerEventKind, Permission};
 use crate::hub_stats::KeeperCounters;
 use crate::journal::Entry;
+use crate::lanes::LANES_MAX;
 use crate::registry::{decode_lease, decode_presence};
 use crate::streams::{self, Ensured, Keeps};
 use crate::subject::{self, stream};
@@ -41,6 +42,8 @@ const AT_ONCE: usize = 16;
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// What a stored message takes besides subject and payload, about.
 const MESSAGE_OVERHEAD: u64 = 64;
+/// A lane in which tickets wait is looked at no more often than this.
+const LANE_LOOK: Duration = Duration::from_secs(30);
 /// Voids found while the journal is read for the first time that are told, at the most.
 const UNTOLD_MAX: usize = 1024;
 
@@ -79,6 +82,7 @@ pub async fn run_at(
         machines: HashMap::new(),
         errands: Errands::new(),
         events: 0,
+        lanes: HashMap::new(),
         caught_up: false,
         untold: BTreeMap::new(),
         room: Room::default(),
@@ -118,6 +122,8 @@ struct Shell {
     machines: HashMap<MachineId, Beat>,
     errands: Errands<Key, Outcome>,
     events: u64,
+    /// Lanes in which tickets wait long, by when they were looked at.
+    lanes: HashMap<Lane, Instant>,
     /// Whether the journal was read to its end once.
     caught_up: bool,
     /// Void records from before this keeper that nobody has said anything over: only these can be
@@ -493,6 +499,7 @@ impl Shell {
                 self.tell(NewEvent::of_machine(kind::MACHINE_LOST, &machine, detail));
             }
             Outcome::Holds(usage) => self.room(usage),
+            Outcome::Waits(job, lane) => self.look_at_lane(job, lane),
             Outcome::Hole(job, lost) => {
                 let text =
                     format!("record {lost} of job {job} is lost: a block of its stream is damaged");
@@ -506,6 +513,25 @@ impl Shell {
                 });
             }
         }
+    }
+
+    /// Sees to it that a lane in which a ticket has waited for a while can be pulled from.
+    fn look_at_lane(&mut self, job: JobId, lane: Lane) {
+        let now = Instant::now();
+        if self
+            .lanes
+            .get(&lane)
+            .is_some_and(|at| now - *at < LANE_LOOK)
+        {
+            return;
+        }
+        if self.lanes.len() as u64 >= LANES_MAX {
+            self.lanes.retain(|_, at| now - *at < LANE_LOOK);
+        }
+        self.lanes.insert(lane.clone(), now);
+        let needs = self.keeper.job(job).and_then(|job| job.spec.needs().ok());
+        let errand = work::mend_lane(self.bus.clone(), lane.clone(), needs);
+        self.errands.add("lanes", 1, Key::Lane(lane), errand);
     }
 
     fn malformed(&mut self, message: &Stored, why: &str) {

@@ -362,12 +362,6 @@ impl Bus {
             }
             Err(error) => return Err(error.into()),
         };
-        if let Some(needs) = &needs
-            && let Err(error) = self.ensure_lane(needs).await
-        {
-            // Only a hub that starts removes a lane, in the moment between the two looks.
-            tracing::debug!(%error, "the lane was not looked at again");
-        }
         let change = Change::Queued {
             ticket: ticket.ticket,
             target: spec.target.clone(),
@@ -388,7 +382,8 @@ impl Bus {
         let Ok(record) = first_record(id, now, &Writer::Operator, change) else {
             return sent(0);
         };
-        let mut appended = self.append(id, &Writer::Operator, now, &record).await;
+        let append = self.append(id, &Writer::Operator, now, &record);
+        let (mut appended, ()) = tokio::join!(append, self.look_again(needs.as_ref()));
         if matches!(appended, Err(BusError::NoAnswer { .. })) {
             // The hub may have gone and come back meanwhile: with its record the job is seen by
             // everybody, without it only by whoever gets its ticket.
@@ -415,6 +410,16 @@ impl Bus {
         }
     }
 
+    /// Looks again at the lane where the ticket is by now. Where that cannot be done, the keeper does
+    /// it when the ticket has waited for a while.
+    async fn look_again(&self, needs: Option<&Needs>) {
+        if let Some(needs) = needs
+            && let Err(error) = self.confirm_lane(needs).await
+        {
+            tracing::debug!(%error, "the lane was not looked at again");
+        }
+    }
+
     fn new_ticket(&self, job: JobId, after: u64, spec: &JobSpec) -> Ticket {
         Ticket {
             ticket: clock::ticket_id(),
@@ -437,16 +442,19 @@ impl Bus {
         target: &Target,
     ) -> Result<(TicketId, u64), BusError> {
         // The lane may be gone since the job was queued first.
-        if let Ok(Some(needs)) = needs_of_lane(&job.spec)
-            && *target == job.spec.target
-        {
-            self.ensure_lane(&needs).await?;
+        let needs = match needs_of_lane(&job.spec) {
+            Ok(needs) if *target == job.spec.target => needs,
+            _ => None,
+        };
+        if let Some(needs) = &needs {
+            self.ensure_lane_again(needs).await?;
         }
         let ticket = Ticket {
             target: target.clone(),
             ..self.new_ticket(job.id, after, &job.spec)
         };
         let seq = self.publish_ticket(&ticket, job.spec.priority).await?;
+        self.look_again(needs.as_ref()).await;
         Ok((ticket.ticket, seq))
     }
 

@@ -22,6 +22,9 @@ pub const PARK_FOR: Duration = Duration::from_secs(60);
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// How often the publication of a ticket is tried.
 const PUBLISH_TRIES: u32 = 3;
+/// How often a consumer that is being deleted is made, and the pause between two tries.
+const CREATE_TRIES: u32 = 20;
+const CREATE_PAUSE: Duration = Duration::from_millis(5);
 /// How long one try waits.
 const PUBLISH_WITHIN: Duration = Duration::from_secs(2);
 
@@ -364,13 +367,41 @@ impl Bus {
                     "max_expires": u64::try_from(PARK_FOR.as_nanos()).unwrap_or(u64::MAX),
                 },
             });
-            self.api::<Value>(
-                &format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"),
-                config.to_string().into(),
-            )
-            .await?;
+            self.make_consumer(stream, &name, config).await?;
         }
         Ok(())
+    }
+
+    /// Deletes a consumer, if it is there.
+    pub(crate) async fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), BusError> {
+        let verb = format!("CONSUMER.DELETE.{stream}.{name}");
+        match self.api::<Value>(&verb, Bytes::new()).await {
+            // 10014: there was none.
+            Ok(_) | Err(BusError::Server { code: 10014, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn make_consumer(&self, stream: &str, name: &str, config: Value) -> Result<(), BusError> {
+        let verb = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
+        let body = Bytes::from(config.to_string());
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.api::<Value>(&verb, body.clone()).await {
+                // There was one when it was asked for, and it was deleted under way.
+                Err(BusError::Server { code: 10149, .. }) if tries < CREATE_TRIES => {
+                    tokio::time::sleep(clock::jittered(CREATE_PAUSE)).await;
+                }
+                // The server deleted the folder of an earlier one after it had made this one: it
+                // is there, and nothing that is done to it succeeds.
+                Err(BusError::Server { code: 10012, .. }) if tries < CREATE_TRIES => {
+                    self.delete_consumer(stream, name).await?;
+                    tokio::time::sleep(clock::jittered(CREATE_PAUSE)).await;
+                }
+                made => return made.map(drop),
+            }
+        }
     }
 }
 

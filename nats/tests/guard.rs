@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fleet_contract::ids::{JobId, Lane, Writer};
 use fleet_contract::keeper::Retention;
+use fleet_contract::needs::Needs;
 use fleet_contract::record::{Cause, Change, StateWord};
 use fleet_contract::spec::{JobSpec, Target};
 use fleet_nats::bus::{Bus, Store};
@@ -20,6 +21,7 @@ use fleet_nats::connect::{ConnectOptions, Link, connect};
 use fleet_nats::flow::NewEvent;
 use fleet_nats::guard::{Guard, KeeperTask, write_down};
 use fleet_nats::hub::{Credentials, Hub};
+use fleet_nats::lanes::KnownLane;
 use fleet_nats::streams::{self, Keep, Keeps};
 use fleet_nats::subject::{self, stream};
 use fleet_nats::testing::TestHub;
@@ -160,6 +162,22 @@ async fn a_flipped_bit_that_truncates_the_journal_is_found_out_and_no_ticket_is_
     let third = start(folder.path()).await;
     assert_eq!(third.notes, [] as [String; 0], "it is well again");
     assert_eq!(third.guard.epoch(), epoch);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_lane_goes_when_the_hub_starts_and_not_while_agents_pull_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = start(folder.path()).await;
+    let needs: Needs = "docker".parse().unwrap();
+    first.bus.ensure_lane(&needs).await.unwrap();
+    // As after a damage that is mended while it runs.
+    first.guard.admit().await.unwrap();
+    let lanes = |known: Vec<KnownLane>| known.iter().filter(|k| k.lane == needs.lane()).count();
+    assert_eq!(lanes(first.bus.lanes().await.unwrap()), 1);
+    stop(first).await;
+    let second = start(folder.path()).await;
+    assert_eq!(lanes(second.bus.lanes().await.unwrap()), 0);
+    stop(second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

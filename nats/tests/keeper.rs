@@ -17,12 +17,14 @@ use fleet_contract::ids::{JobId, Lane, MachineId, Writer};
 use fleet_contract::keeper::{MAKE_ROOM_ABOVE_PERCENT, Pace, Retention, Why};
 use fleet_contract::lease::LeaseRecord;
 use fleet_contract::machine::{Load, Presence, Service, Specs};
+use fleet_contract::needs::Needs;
 use fleet_contract::spec::{JobSpec, Target};
 use fleet_nats::bus::{Bus, BusError, Store};
 use fleet_nats::connect::{ConnectOptions, Link, LinkState, connect};
 use fleet_nats::hub::{Credentials, Permission};
 use fleet_nats::tail::{From, Next, Tail};
 use fleet_nats::testing::TestHub;
+use fleet_nats::work::{Pulled, Queue};
 use fleet_nats::{clock, flow, keeper, subject};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -214,6 +216,45 @@ async fn a_keeper_that_was_cut_off_takes_no_lease_before_it_has_heard_for_a_whol
     assert!(heard >= pace.lease, "taken after {heard:?}");
     let (_, record) = bench.bus.lease(&studio()).await.unwrap().unwrap();
     assert!(matches!(record, LeaseRecord::Hub { .. }));
+}
+
+#[tokio::test]
+async fn a_lane_whose_tickets_nobody_can_pull_is_made_usable_again() {
+    let bench = Bench::new(STORE).await;
+    let needs: Needs = "docker".parse().unwrap();
+    let target = Target::Lane(needs.lane());
+    let spec = JobSpec { target, ..spec() }.needing(&needs);
+    let queue = Queue::new(&spec.target, spec.priority);
+    let id = clock::job_id();
+    bench.bus.dispatch(id, None, spec).await.unwrap();
+    for letter in ["h", "n", "l"] {
+        let verb = format!("CONSUMER.DELETE.WORK.{}-{letter}", needs.lane());
+        let gone = bench
+            .bus
+            .api::<serde_json::Value>(&verb, bytes::Bytes::new());
+        gone.await.unwrap();
+    }
+    let record = subject::lane(&needs.lane());
+    bench.bus.purge("LANE", &record, None).await.unwrap();
+    let mut asker = bench.bus.asker().await.unwrap();
+    let pulled = asker.pull_now(&queue).await.unwrap();
+    assert!(matches!(pulled, Pulled::NoConsumer), "{pulled:?}");
+    let _keeper = bench.keeper(Pace::default(), None).await;
+    let deadline = Instant::now() + LONG;
+    let delivered = loop {
+        if let Pulled::Ticket(delivered) = asker.pull_now(&queue).await.unwrap() {
+            break delivered;
+        }
+        assert!(Instant::now() < deadline, "nobody can pull it");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(delivered.ticket.unwrap().job, id);
+    let lanes = bench.bus.lanes().await.unwrap();
+    assert!(
+        lanes
+            .iter()
+            .any(|known| known.needs.as_ref() == Some(&needs))
+    );
 }
 
 #[tokio::test]

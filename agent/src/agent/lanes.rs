@@ -11,11 +11,14 @@ use fleet_nats::connect::LinkState;
 use fleet_nats::lanes::{KnownLane, LANES_MAX};
 use fleet_nats::subject;
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use super::context::Context;
 
 /// Pause before lanes that could not be read are read again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// The least between two reads where one of them is found to be gone at the hub.
+const STALE_PAUSE: Duration = Duration::from_secs(2);
 /// How often they are read again though nothing was heard: a slow reader may have missed one.
 const READ_AGAIN: Duration = Duration::from_secs(60);
 /// Most lanes that are followed; two that are made at once may both find room for one.
@@ -49,14 +52,19 @@ pub(super) async fn watch(context: Arc<Context>) {
             *lanes = known;
             changed
         });
+        let read = Instant::now();
+        let mut again = read + clock::jittered(READ_AGAIN);
         loop {
             let moved =
                 status.wait_for(|s| s.connects != connects || s.state != LinkState::Connected);
             let message = tokio::select! {
                 message = news.next() => message,
                 _ = moved => None,
-                () = context.lanes_stale.notified() => None,
-                () = tokio::time::sleep(clock::jittered(READ_AGAIN)) => None,
+                () = context.lanes_stale.notified() => {
+                    again = again.min(read + clock::jittered(STALE_PAUSE));
+                    continue;
+                }
+                () = tokio::time::sleep_until(again) => None,
             };
             let Some(message) = message else {
                 break;

@@ -61,6 +61,8 @@ pub struct Guard {
     word: HubWord,
     /// An agent's word alone has begun a recovery at this server: once is enough.
     believed: bool,
+    /// It was admitted once.
+    started: bool,
     /// How long events and output are kept.
     keeps: Keeps,
     watch: watch::Memory,
@@ -85,6 +87,7 @@ impl Guard {
             boot: clock::message_id().to_string(),
             events: 0,
             believed: false,
+            started: false,
             keeps: Keeps::default(),
             watch: watch::Memory::new(),
         }
@@ -118,6 +121,7 @@ impl Guard {
         let notes = self.mend(record, damages, &there).await?;
         self.word.server = server;
         self.bus.say_word(&self.word).await?;
+        self.started = true;
         Ok(notes)
     }
 
@@ -198,6 +202,9 @@ impl Guard {
         let store = record.max_file_store;
         let made = keeper::prepare_keeping(&self.bus, store, &self.keeps).await?;
         tracing::debug!(?made, "streams");
+        if !self.started {
+            self.bus.drop_empty_lanes().await?;
+        }
         let after = streams(&self.bus).await?;
         notes.extend(removed::by_limits(there, &after));
         if damages.is_empty() {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use fleet_contract::damage;
-use fleet_contract::ids::{JobId, MachineId, Writer};
+use fleet_contract::ids::{JobId, Lane, MachineId, Writer};
 use fleet_contract::keeper::Act;
 use fleet_contract::lease::LeaseRecord;
 use fleet_contract::machine::{Presence, Service};
+use fleet_contract::needs::Needs;
 use fleet_contract::record::{Cause, Change};
 use fleet_contract::spec::Target;
 
@@ -38,6 +39,8 @@ pub(super) enum Outcome {
     Holds(Usage),
     /// This record of the job is lost.
     Hole(JobId, u64),
+    /// The job's ticket still waits in this lane.
+    Waits(JobId, Lane),
 }
 
 /// Which errand it is: it is not begun twice.
@@ -47,6 +50,7 @@ pub(super) enum Key {
     Job(JobId, &'static str, u64),
     Lease(MachineId, u64),
     Serve(MachineId),
+    Lane(Lane),
     Lost(MachineId, Sign),
     Event(u64),
     Look,
@@ -119,9 +123,10 @@ async fn try_to(bus: &Bus, act: &Act) -> Result<Outcome, BusError> {
             work_seq,
         } => {
             let there = bus.at(subject::ticket_stream(target), *work_seq).await?;
-            Ok(match there {
-                Some(_) => Outcome::Nothing,
-                None => Outcome::TicketGone(*job, *revision),
+            Ok(match (there, target) {
+                (Some(_), Target::Lane(lane)) => Outcome::Waits(*job, lane.clone()),
+                (Some(_), Target::Pin(_)) => Outcome::Nothing,
+                (None, _) => Outcome::TicketGone(*job, *revision),
             })
         }
         Act::TakeLease { machine, expect } => {
@@ -255,6 +260,14 @@ pub(super) async fn serve(bus: Bus, machine: MachineId) -> Outcome {
             Outcome::Nothing
         }
     }
+}
+
+/// Makes a lane usable in which a ticket waits. Where that fails, a later look at it asks again.
+pub(super) async fn mend_lane(bus: Bus, lane: Lane, needs: Option<Needs>) -> Outcome {
+    if let Err(error) = bus.mend_lane_of(&lane, needs).await {
+        tracing::warn!(%error, %lane, "cannot make sure of a lane in which jobs wait");
+    }
+    Outcome::Nothing
 }
 
 /// Marks a machine as lost, unless it has said goodbye or spoken since; tries until the hub says
