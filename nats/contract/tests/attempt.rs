@@ -317,6 +317,60 @@ fn what_does_not_count_and_lies_over_its_claim_takes_no_attempt_from_a_machine()
 }
 
 #[test]
+fn a_later_attempt_that_another_machine_reported_first_is_given_way_to_at_last() {
+    let mut attempt = rebuilt(adopted(Some(gone())));
+    // The keeper's question named this attempt, another machine's report came over it, and nobody has
+    // anything to say over that.
+    let mut asked = tip(30, "keeper", StateWord::NeedsHuman, Some(1));
+    asked.recovered = Some(1);
+    let mut other = tip(31, "mini", StateWord::Running, Some(9));
+    (other.about, other.after.attempts) = (Some(attempt_id(9)), 2);
+    let reading = Reading {
+        tip: Some(other),
+        keeper: Some(asked),
+        own: Some(claim(20, 0)),
+        ..Reading::default()
+    };
+    for _ in 1..BLANKS_MAX {
+        let effects = on(&mut attempt, Input::Reread(reading.clone()));
+        assert_eq!(effects, [Effect::Pause], "it may not count");
+        assert_eq!(on(&mut attempt, Input::Again), [Effect::ReadAll]);
+    }
+    let effects = on(&mut attempt, Input::Reread(reading));
+    let superseded = Effect::Superseded(Box::new(gone()));
+    assert_eq!(effects, [superseded, Effect::Forget, Effect::Done]);
+}
+
+#[test]
+fn what_gave_way_to_a_decision_that_is_lost_tells_its_end() {
+    let mut attempt = adopted(None);
+    let resolved = tip(24, "operator", StateWord::Failed, None);
+    let reading = Reading {
+        tip: Some(resolved.clone()),
+        operator: Some(resolved),
+        own: Some(claim(20, 0)),
+        ..Reading::default()
+    };
+    assert_eq!(on(&mut attempt, Input::Reread(reading)), [Effect::Fence]);
+    // The journal ends with the claim again, and would wait for ever.
+    let mut attempt = rebuilt(attempt);
+    let reading = Reading {
+        tip: Some(claim(20, 0)),
+        own: Some(claim(20, 0)),
+        ..Reading::default()
+    };
+    let effects = on(&mut attempt, Input::Reread(reading.clone()));
+    assert!(matches!(appended(&effects).change, Change::Adopted { .. }));
+    assert_eq!(on(&mut attempt, Input::Appended(30)), [Effect::ReadAll]);
+    let fenced = Gone {
+        outcome: Outcome::Fenced,
+        ..gone()
+    };
+    let effects = on(&mut attempt, Input::Gone(fenced));
+    assert!(matches!(appended(&effects).change, Change::Ended { .. }));
+}
+
+#[test]
 fn one_old_reading_takes_no_attempt_from_a_machine_after_a_recovery() {
     let mut attempt = rebuilt(adopted(None));
     let queued = tip(8, "operator", StateWord::Queued, None);

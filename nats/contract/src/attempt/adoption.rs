@@ -7,7 +7,7 @@ use crate::job::first_record;
 use crate::outcome::{Outcome, OutputCount};
 use crate::record::{After, Change, Record, StateWord};
 use crate::spec::JobSpec;
-use crate::ticket::{READ_AGAIN_MAX, Reading};
+use crate::ticket::{BLANKS_MAX, READ_AGAIN_MAX, Reading};
 use crate::time::Time;
 
 impl Attempt {
@@ -34,7 +34,9 @@ impl Attempt {
                 };
             }
             Stage::Running | Stage::Ending { .. } => {}
-            Stage::Superseded | Stage::Done => return Vec::new(),
+            // The decision that it gave way to may be lost: then the journal waits for its end.
+            Stage::Superseded => self.stage = Stage::Running,
+            Stage::Done => return Vec::new(),
         }
         self.token = self.token();
         self.unknown = true;
@@ -76,7 +78,14 @@ impl Attempt {
         let mut rulings = rulings.into_iter().flatten().filter(|tip| tip.rules());
         let ruled = rulings.any(|r| r.seq > self.known && r.after.attempt != Some(self.id));
         if !mine && self.known > 0 && !ruled {
-            return self.pause();
+            // Nor does anybody say anything over what does count: a later attempt that another
+            // machine reported first.
+            let other = tip.seq > self.known && !tip.rules() && tip.writer != writer;
+            self.blanks += u32::from(other);
+            if self.blanks < BLANKS_MAX {
+                return self.pause();
+            }
+            return self.give_way();
         }
         let asked = tip.recovered.is_some_and(|r| r <= self.hub) && self.no > after.attempts;
         if !mine && (self.unclaimed || !asked) {

@@ -619,12 +619,10 @@ impl World {
             (Tag::LeaseAcquire { sent }, Some(Resp::Stored(seq))) => {
                 self.lease_acknowledged(m, None, seq, sent);
             }
-            (Tag::LeaseRenew { sent }, Some(Resp::Stored(seq))) => {
-                if let Some(Lease::Held { term, .. }) =
-                    self.machines[m].agent.as_ref().map(|agent| agent.lease)
-                {
-                    self.lease_acknowledged(m, Some(term), seq, sent);
-                }
+            // Whatever comes of a renewal of a lease that is being taken anew: nobody waits for it.
+            (Tag::LeaseRenew { term, .. }, _) if !self.holds_term(m, term) => {}
+            (Tag::LeaseRenew { sent, term }, Some(Resp::Stored(seq))) => {
+                self.lease_acknowledged(m, Some(term), seq, sent);
             }
             (Tag::LeaseRead | Tag::LeaseAcquire { .. } | Tag::LeaseRenew { .. }, _) => {
                 self.lease_again(m, SECOND / 2);

@@ -44,6 +44,8 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub struct Queued {
     pub ticket: Arc<Ticket>,
+    /// When it is due again; none where nobody has ever had it, as far as the server knows: what
+    /// acknowledges it then is about another one of this number, and counts for nothing.
     pub pending_until: Option<Micros>,
 }
 
@@ -258,6 +260,12 @@ pub struct Bus {
 }
 
 impl Bus {
+    /// Whether somebody has had the ticket of this number.
+    pub fn is_delivered(&self, seq: u64) -> bool {
+        let queued = self.work.queue.get(&seq);
+        queued.is_some_and(|queued| queued.pending_until.is_some())
+    }
+
     pub fn publish(&mut self, ticket: Arc<Ticket>, now: Micros) -> u64 {
         if let Some((seq, at)) = self.dedup.get(&ticket.ticket)
             && now < at + DEDUP

@@ -371,7 +371,9 @@ impl World {
             Wish::Move => (Cause::Move, None),
             _ => (Cause::Retry, None),
         };
-        if matches!(client.wish, Wish::Dispatch | Wish::Spooled) {
+        if matches!(client.wish, Wish::Dispatch | Wish::Spooled)
+            && !self.ticket_taken.contains(&job)
+        {
             self.acknowledged.insert(job);
             self.check_not_lost(job);
         }

@@ -190,11 +190,17 @@ impl World {
         let (node, sent) = (self.node(m), self.boot(m));
         let expect = Some(seq);
         let req = Req::LeaseAppend { record, expect };
-        self.send(node, Tag::LeaseRenew { sent }, req);
+        self.send(node, Tag::LeaseRenew { sent, term }, req);
         if std::mem::take(&mut self.machines[m].is_tired) {
             let soon = self.now + self.rng.range(100, 8000);
             self.at(soon, Event::Heal(Heal::FallAsleep(m)));
         }
+    }
+
+    /// Whether the agent holds its lease in this very term.
+    pub fn holds_term(&self, m: usize, of: u64) -> bool {
+        let lease = self.machines[m].agent.as_ref().map(|agent| agent.lease);
+        matches!(lease, Some(Lease::Held { term, .. }) if term == of)
     }
 
     /// Whether the last acknowledged renewal is recent enough to claim by.

@@ -245,7 +245,8 @@ impl World {
             return;
         }
         let doubled = machine.procs.iter().find(|(id, p)| {
-            let other = |o: &AttemptId, q: &Proc| o != *id && q.job == p.job && q.lives();
+            let other =
+                |o: &AttemptId, q: &Proc| o != *id && q.job == p.job && q.lives() && q.no >= p.no;
             p.slept
                 && p.lives()
                 && !self.overruled.contains(*id)

@@ -122,7 +122,7 @@ pub const ALL: &[(Mutant, &[&str])] = &[
     (Mutant::AckBeforeClaim, &["lost"]),
     (Mutant::TicketNamedAsJob, &["stuck", "void", "off its pin"]),
     (Mutant::ClaimWithoutCas, &["void"]),
-    (Mutant::StaleTicketClaimed, &["void"]),
+    (Mutant::StaleTicketClaimed, &["void", "is still there"]),
     (Mutant::EndedJobClaimed, &["void"]),
     (Mutant::PinIgnored, &["off its pin", "pinned to another"]),
     (
@@ -158,7 +158,7 @@ pub const ALL: &[(Mutant, &[&str])] = &[
     (Mutant::RecordTimesDecide, &["stuck"]),
     (Mutant::TicketsOutliveJournal, &["comes to life"]),
     (Mutant::PurgedAtOnce, &["comes to life"]),
-    (Mutant::KeeperMissesARecord, &["keeper"]),
+    (Mutant::KeeperMissesARecord, &["keeper", "is Running"]),
     (Mutant::CanceledWithoutCas, &["void"]),
     (Mutant::SpooledAnew, &["spooled"]),
     (Mutant::SpoolForgottenFirst, &["spooled"]),

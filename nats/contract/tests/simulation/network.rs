@@ -48,6 +48,8 @@ pub enum Tag {
     },
     LeaseRenew {
         sent: fleet_contract::lease::BootTime,
+        /// The term that it renews.
+        term: u64,
     },
     Word,
     LastTold,
@@ -326,11 +328,13 @@ impl World {
                 Resp::Ok
             }
             Req::Publish(ticket) => self.publish_ticket(ticket),
+            Req::Ack(seq) if !self.bus.is_delivered(seq) => Resp::Ok,
             Req::Delete(seq) | Req::Ack(seq) => {
                 if let Some(gone) = self.bus.work.queue.remove(&seq) {
                     if self.out_of_time && !self.truth.contains_key(&gone.ticket.job) {
                         // Its records went with the end of the journal, and now its ticket.
                         self.acknowledged.remove(&gone.ticket.job);
+                        self.ticket_taken.insert(gone.ticket.job);
                     }
                     self.check_not_lost(gone.ticket.job);
                 }
@@ -338,7 +342,7 @@ impl World {
             }
             Req::Nak(seq) => {
                 if let Some(queued) = self.bus.work.queue.get_mut(&seq) {
-                    queued.pending_until = None;
+                    queued.pending_until = queued.pending_until.map(|_| 0);
                     self.at(self.now, Event::Offer);
                 }
                 Resp::Ok

@@ -104,6 +104,9 @@ pub struct World {
     pub truth: BTreeMap<JobId, Job>,
     /// Jobs whose dispatch was acknowledged.
     pub acknowledged: BTreeSet<JobId>,
+    /// Jobs whose ticket an answer to an earlier server took away, which had one of this number: sent
+    /// again it is held for the same, and nobody knows of it.
+    pub ticket_taken: BTreeSet<JobId>,
     /// Where each ticket waits.
     pub tickets: BTreeMap<TicketId, Target>,
     pub hits: BTreeMap<&'static str, u64>,
@@ -167,6 +170,7 @@ impl World {
             console: Console::default(),
             truth: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
+            ticket_taken: BTreeSet::new(),
             tickets: BTreeMap::new(),
             hits: BTreeMap::new(),
             failure: None,
