@@ -282,3 +282,70 @@ fn a_stopped_hub_can_be_backed_up_and_nobody_reaches_it_meanwhile() {
     let refused = nothing.run(&["hub", "backup", gate.file("no").to_str().unwrap()]);
     assert_eq!(refused.code, 78, "{refused:?}");
 }
+
+#[test]
+fn what_ended_after_the_backup_and_was_forgotten_since_is_told_again_after_a_restore() {
+    let mut fleet = Fleet::of(&[("studio", 3)]);
+    let gate = Gate::new();
+    let script = |code: u32| format!("seq 3; {}; exit {code}", gated(&gate, "known"));
+    let well = fleet.dispatch(&["--shell", "--", &script(0)]);
+    let badly = fleet.dispatch(&["--shell", "--", &script(3)]);
+    gate.until_lines("ran", 2);
+    fleet.until_count(2, "running");
+    let copy = gate.file("backup");
+    let copy = copy.to_str().unwrap();
+    fleet.json(&["hub", "backup", copy]);
+    // All this the hub will not know.
+    gate.open("go");
+    assert_eq!(fleet.ended(&well).0, 0);
+    assert_eq!(fleet.ended(&badly).0, 3);
+    let after = fleet.dispatch(&["--shell", "--", "seq 3; exit 4"]);
+    assert_eq!(fleet.ended(&after).0, 4);
+    let agent = fleet.take("studio");
+    until_forgotten(&agent.home, 3);
+    assert_eq!(agent.process.stop(), 0);
+
+    fleet.without_hub(HubEnd::Stopped, |fleet| {
+        std::fs::remove_dir_all(fleet.home.fleet().join("hub")).unwrap();
+        fleet.json(&["hub", "restore", copy, "--yes"]);
+    });
+    let agent = fleet.agent(agent.home, "studio", &[]);
+    for (id, code) in [(&well, 0), (&badly, 3), (&after, 4)] {
+        let job = eventually_or_say("its end is told again", || {
+            let ran = fleet.run(&["show", "--json", id]);
+            let job: Option<Value> = serde_json::from_str(&ran.out).ok();
+            job.filter(|job| job["ended_at"].is_string())
+                .ok_or(format!("{id}: {ran:?}"))
+        });
+        let state = if code == 0 { "succeeded" } else { "failed" };
+        assert_eq!(
+            (&job["state"], &job["exit_code"]),
+            (&state.into(), &code.into())
+        );
+        only_attempt(&job);
+        // Its output was forgotten, too; that is said, and waited for by nobody.
+        assert_eq!(fleet.run(&["logs", id]).code, 0);
+        assert_eq!(fleet.run(&["wait", id]).code, code);
+    }
+    // Nobody says that two ran, or asks.
+    assert_eq!(fleet.events("attempt.superseded"), [] as [Value; 0]);
+    let asked = fleet.json(&["jobs", "--state", "needs_human"]);
+    assert_eq!(asked, serde_json::json!([]));
+    assert_eq!(fleet.run(&["dispatch", "--wait", "--", "true"]).code, 0);
+    assert_eq!(agent.process.stop(), 0);
+}
+
+/// Waits until the executor has nothing of its attempts any more but so many small records.
+fn until_forgotten(home: &Home, records: usize) {
+    let names = |folder: &str| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(home.fleet().join(folder)).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    eventually("all is forgotten", || {
+        let days = names("agent/ended");
+        let texts = days.iter().map(|day| std::fs::read_to_string(day).unwrap());
+        let kept: usize = texts.map(|text| text.lines().count()).sum();
+        let folders = names("agent/jobs").iter().any(|path| path.is_dir());
+        (kept == records && !folders).then_some(())
+    });
+}

@@ -72,10 +72,12 @@ fn which(stream: OutputStream) -> usize {
 /// Runs until all of the output is with the hub.
 pub(super) async fn run(context: Arc<Context>, log: Log, mut output: watch::Receiver<Announced>) {
     let dir = attempt_dir(context.home.root(), log.job, log.attempt);
+    // Where none of it is here any more there is nothing to send again.
+    let back = if dir.exists() { WINDOW } else { 0 };
     let mut reader = Some(LogReader::new(dir));
     let mut place = Place {
         chunks: match log.resume {
-            true => resume(&context, &log).await,
+            true => resume(&context, &log, back).await,
             false => 0,
         },
         ..Place::default()
@@ -148,13 +150,13 @@ fn read(
     (reader, result)
 }
 
-/// How many chunks need not be sent again: a window less than the hub has, since one before its last
-/// may have been lost on the way. Chunks that come twice are told apart by their numbers.
-async fn resume(context: &Context, log: &Log) -> u64 {
+/// How many chunks need not be sent again: `back` less than the hub has, since one before its last may
+/// have been lost on the way. Chunks that come twice are told apart by their numbers.
+async fn resume(context: &Context, log: &Log, back: u64) -> u64 {
     loop {
         match context.bus.last_chunk(log.job, &context.me).await {
             Ok(Some(head)) if head.attempt == log.attempt => {
-                return head.seq.saturating_sub(WINDOW);
+                return head.seq.saturating_sub(back);
             }
             Ok(_) => return 0,
             Err(_) => context.pause(RETRY).await,

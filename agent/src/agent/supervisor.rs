@@ -5,7 +5,7 @@ use std::io::{Read, Seek, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_contract::attempt::{Attempt, Found};
+use fleet_contract::attempt::Attempt;
 use fleet_contract::event::kind;
 use fleet_contract::ids::InstanceId;
 use fleet_contract::job::{token_epoch, token_seq};
@@ -28,7 +28,7 @@ use super::events::EventSink;
 use super::presence::{self, Pulse};
 use super::puller::{self, Offer};
 use super::routes::{Announced, Routes};
-use super::{AgentError, AgentOptions, Stop, deliver, lanes, lease, listen, stats};
+use super::{AgentError, AgentOptions, Stop, deliver, lanes, lease, listen, recall, stats};
 use crate::executor::{self, ExecutorClient, KillCause};
 
 /// How long all of starting the executor may take.
@@ -124,6 +124,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     parts.spawn(epoch::watch(context.clone()));
     parts.spawn(lease::fences(context.clone()));
     parts.spawn(lanes::watch(context.clone()));
+    parts.spawn(recall::run(context.clone()));
     parts.spawn(puller::run(context.clone(), slots.clone(), offers));
     let mut beat = tokio::spawn(presence::beat(context.clone()));
     let mut lease_part = tokio::spawn(lease::run(context.clone(), context.pulse.host().to_owned()));
@@ -202,13 +203,7 @@ async fn adopt(
             tracing::warn!(machine = %report.machine, attempt = %report.attempt, "an attempt of another name of this machine is left alone");
             continue;
         }
-        let found = Found {
-            job: report.job,
-            attempt: report.attempt,
-            token: report.token,
-            no: report.attempt_no,
-            spec: report.spec.clone(),
-        };
+        let found = recall::found_by(&report);
         context
             .seen
             .note(token_epoch(report.token), token_seq(report.token));

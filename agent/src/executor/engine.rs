@@ -474,7 +474,10 @@ impl Engine {
         self.attempts.remove(&id);
         self.room.forget(id);
         self.outbox.kept(self.room.kept(), true);
-        self.forgotten.push_back(record);
+        self.forgotten.push_back(EndedRecord {
+            spec: None,
+            ..record
+        });
         if self.forgotten.len() > REMEMBER {
             self.forgotten.pop_front();
         }
@@ -643,6 +646,8 @@ impl Attempt {
             output: end.output,
             started_at: self.started.as_ref().map(|s| s.at),
             ended_at: end.at,
+            machine: Some(self.begin.machine.clone()),
+            spec: Some(Box::new(self.begin.spec.clone())),
         })
     }
 }

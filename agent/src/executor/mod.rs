@@ -44,11 +44,11 @@ pub use protocol::{
     AttemptReport, EndedRecord, Environment, ExecutorEvent, FRAME_MAX_BYTES, FrameError, KillCause,
     PROTOCOL_VERSION, StartRequest,
 };
-pub(crate) use record::make_private_dir;
+pub(crate) use record::{ended_before, make_private_dir};
 pub use room::{Kept, OutputBound};
 pub use run_here::{RunHere, read_run, run_here};
-pub(crate) use server::own_environment;
 pub use server::{ExecutorOptions, serve, serve_blocking};
+pub(crate) use server::{ended_dir, own_environment};
 
 /// Why an executor cannot work.
 #[derive(Debug, thiserror::Error)]

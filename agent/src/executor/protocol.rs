@@ -128,6 +128,12 @@ pub struct EndedRecord {
     pub started_at: Option<Time>,
     /// When the last of its processes was gone.
     pub ended_at: Time,
+    /// The machine it was for; none in records of an earlier fleet, as the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineId>,
+    /// The job as asked for, without its standard input; none where that is too much to keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Box<JobSpec>>,
 }
 
 /// What the executor tells without being asked.

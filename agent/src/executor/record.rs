@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -34,6 +34,8 @@ use super::protocol::EndedRecord;
 const KEEP_DAYS: i64 = 7;
 /// Most bytes of such records a day; the rest are not kept.
 const DAY_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// A record that is larger, in bytes, is kept without its specification.
+const RECORD_MAX_BYTES: usize = 16 * 1024;
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 /// The journal is not written anew below this size, in bytes.
 const JOURNAL_MIN: u64 = 4 * 1024 * 1024;
@@ -255,6 +257,12 @@ impl Store {
         };
         if file.metadata()?.len() < DAY_MAX_BYTES {
             let mut line = serde_json::to_vec(record)?;
+            if line.len() > RECORD_MAX_BYTES {
+                line = serde_json::to_vec(&EndedRecord {
+                    spec: None,
+                    ..record.clone()
+                })?;
+            }
             line.push(b'\n');
             file.write_all(&line)?;
         } else {
@@ -366,6 +374,60 @@ pub(crate) fn read_ended(ended: &Path, attempts: &[AttemptId]) -> io::Result<Vec
     Ok(found)
 }
 
+/// Hands out every kept record of an attempt with an earlier token, the newest first, as long as it
+/// is wanted. Reads everything that is kept, a part at a time.
+pub(crate) fn ended_before(
+    ended: &Path,
+    token: u64,
+    mut wanted: impl FnMut(EndedRecord) -> bool,
+) -> io::Result<()> {
+    let days = match fs::read_dir(ended) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let mut days: Vec<i64> = days.flatten().filter_map(|day| parse_name(&day)).collect();
+    days.sort_unstable();
+    for day in days.into_iter().rev() {
+        let Ok(file) = File::open(ended.join(day.to_string())) else {
+            continue;
+        };
+        let mut file = BufReader::new(file);
+        for (at, length) in places_before(&mut file, token)?.into_iter().rev() {
+            let mut line = vec![0; length];
+            file.seek(SeekFrom::Start(at))?;
+            file.read_exact(&mut line)?;
+            if let Ok(record) = serde_json::from_slice(&line)
+                && !wanted(record)
+            {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where the records of earlier tokens lie in a file, and how long they are.
+fn places_before(file: &mut impl BufRead, token: u64) -> io::Result<Vec<(u64, usize)>> {
+    /// As much of a record as tells whether it is one of them.
+    #[derive(Deserialize)]
+    struct Token {
+        token: u64,
+    }
+    let (mut places, mut at, mut line) = (Vec::new(), 0, Vec::new());
+    loop {
+        line.clear();
+        let length = file.read_until(b'\n', &mut line)?;
+        if length == 0 {
+            return Ok(places);
+        }
+        // A torn line is one that was never finished.
+        if serde_json::from_slice::<Token>(&line).is_ok_and(|found| found.token < token) {
+            places.push((at, length));
+        }
+        at += length as u64;
+    }
+}
+
 fn parse_name<T: std::str::FromStr>(entry: &fs::DirEntry) -> Option<T> {
     entry.file_name().to_str()?.parse().ok()
 }
@@ -438,6 +500,8 @@ mod tests {
             output: OutputCount::default(),
             started_at: None,
             ended_at: Time::from_micros(5),
+            machine: Some(begin.machine.clone()),
+            spec: Some(Box::new(begin.spec.clone())),
         }
     }
 
@@ -475,6 +539,65 @@ mod tests {
         assert!(loaded[0].end.is_some() && loaded[1].end.is_none());
         let found = read_ended(&dir.path().join("ended"), &[begin(0).attempt]).unwrap();
         assert_eq!(found, [ended(&begin(0))]);
+    }
+
+    #[test]
+    fn records_of_earlier_tokens_are_handed_out_newest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = dir.path().join("ended");
+        let jobs = dir.path().join("jobs");
+        let (mut store, _) = Store::open(jobs.clone(), jobs, Some(records.clone())).unwrap();
+        let record = |number: u8| EndedRecord {
+            token: u64::from(number),
+            ..ended(&begin(number))
+        };
+        // 99 comes before 100, though not as a name.
+        for (number, day) in [(1, 99), (2, 100), (9, 100), (3, 100), (4, 101)] {
+            let now = Time::from_micros(DAY_MICROS * day);
+            store.forget(&record(number), now).unwrap();
+        }
+        let torn = serde_json::to_vec(&record(1)).unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(records.join("100"))
+            .unwrap();
+        file.write_all(&torn[..torn.len() - 3]).unwrap();
+        let upto = |most: usize| {
+            let mut found = Vec::new();
+            ended_before(&records, 9, |record| {
+                found.push(record);
+                found.len() < most
+            })
+            .unwrap();
+            found
+        };
+        assert_eq!(upto(9), [record(4), record(3), record(2), record(1)]);
+        assert_eq!(upto(2), [record(4), record(3)]);
+        assert_eq!(
+            ended_before(&dir.path().join("none"), 9, |_| false).ok(),
+            Some(())
+        );
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_is_kept_without_its_specification() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = dir.path().join("ended");
+        let jobs = dir.path().join("jobs");
+        let (mut store, _) = Store::open(jobs.clone(), jobs, Some(records.clone())).unwrap();
+        let mut large = ended(&begin(1));
+        if let Some(spec) = &mut large.spec {
+            spec.command.push("x".repeat(RECORD_MAX_BYTES));
+        }
+        store.forget(&large, Time::from_micros(0)).unwrap();
+        let found = read_ended(&records, &[large.attempt]).unwrap();
+        assert_eq!(
+            found,
+            [EndedRecord {
+                spec: None,
+                ..large
+            }]
+        );
     }
 
     #[test]

@@ -124,7 +124,8 @@ pub async fn serve(mut options: ExecutorOptions) -> Result<(), ExecutorError> {
     Ok(())
 }
 
-fn ended_dir(home: &Path) -> PathBuf {
+/// Where the small records of forgotten attempts are.
+pub(crate) fn ended_dir(home: &Path) -> PathBuf {
     agent_dir(home).join("ended")
 }
 

@@ -21,7 +21,7 @@ use crate::executor::protocol::{
     self, AttemptReport, EndedRecord, ExecutorEvent, FrameError, FromExecutor, KillCause,
     PROTOCOL_VERSION, Reply, Request, StartRequest, ToExecutor,
 };
-use crate::executor::record::{Begin, End, Started, Store, read_ended, read_journal};
+use crate::executor::record::{Begin, End, Started, Store, ended_before, read_ended, read_journal};
 use crate::executor::room::{OutputBound, Room};
 
 /// Steps of one script.
@@ -152,6 +152,13 @@ fn ended(dir: &Path, bytes: &[u8]) {
     for record in read_ended(dir, &wanted).unwrap() {
         assert!(wanted.contains(&record.attempt));
     }
+    let mut left = 3;
+    ended_before(dir, 9, |record| {
+        assert!(record.token < 9);
+        left -= 1;
+        left > 0
+    })
+    .unwrap();
 }
 
 fn begin(n: u8) -> Begin {
@@ -410,6 +417,8 @@ pub fn seeds(dir: &Path) -> Vec<(&'static str, Vec<u8>)> {
         output: OutputCount::default(),
         started_at: Some(at),
         ended_at: at,
+        machine: Some("studio".parse().unwrap()),
+        spec: Some(Box::new(spec())),
     };
     let line = serde_json::to_vec(&ended).unwrap();
     let told = told(ended);

@@ -5,6 +5,8 @@
 
 mod adoption;
 
+pub use adoption::is_missed;
+
 use crate::damage;
 use crate::ids::{AttemptId, JobId, MachineId, Writer};
 use crate::job::{first_record, token, token_epoch, token_seq};

@@ -10,10 +10,10 @@
 mod common;
 
 use common::{attempt_id, job_id, machine, spec, ticket_id};
-use fleet_contract::attempt::{Attempt, Effect, Found, Gone, Input};
+use fleet_contract::attempt::{Attempt, Effect, Found, Gone, Input, is_missed};
 use fleet_contract::ids::{Lane, Writer};
 use fleet_contract::job::token;
-use fleet_contract::lease::RENEW_EVERY;
+use fleet_contract::lease::{Mark, RENEW_EVERY};
 use fleet_contract::outcome::{Outcome, OutputCount};
 use fleet_contract::record::{After, Change, Next, StateWord};
 use fleet_contract::spec::Target;
@@ -368,6 +368,51 @@ fn what_gave_way_to_a_decision_that_is_lost_tells_its_end() {
     };
     let effects = on(&mut attempt, Input::Gone(fenced));
     assert!(matches!(appended(&effects).change, Change::Ended { .. }));
+}
+
+#[test]
+fn what_ended_and_was_forgotten_is_told_where_the_journal_waits_for_it_or_has_lost_it_whole() {
+    let found = |token| Found {
+        job: job_id(1),
+        attempt: attempt_id(1),
+        token,
+        no: 1,
+        spec: spec(Target::Lane(Lane::any())),
+    };
+    let left = Some(Mark { epoch: 3, seq: 50 });
+    let missed = |tip: Option<&Tip>| is_missed(&found(token(3, 20)), tip, left);
+    assert!(missed(Some(&claim(20, 0))), "it runs, as far as is known");
+    assert!(missed(Some(&tip(
+        30,
+        "keeper",
+        StateWord::NeedsHuman,
+        Some(1)
+    ))));
+    assert!(!missed(Some(&tip(
+        30,
+        "keeper",
+        StateWord::NeedsHuman,
+        Some(2)
+    ))));
+    assert!(!missed(Some(&tip(
+        30,
+        "keeper",
+        StateWord::Succeeded,
+        None
+    ))));
+    assert!(!missed(Some(&tip(30, "operator", StateWord::Queued, None))));
+    // Put to the operator as one that had not run, or not this often.
+    let mut asked = tip(30, "keeper", StateWord::NeedsHuman, None);
+    (asked.recovered, asked.after.attempts) = (Some(4), 0);
+    assert!(missed(Some(&asked)));
+    asked.after.attempts = 1;
+    assert!(!missed(Some(&asked)));
+    // No journal: purged long ago, or lost with the rest.
+    assert!(!missed(None));
+    assert!(is_missed(&found(token(3, 51)), None, left));
+    assert!(is_missed(&found(token(4, 2)), None, left));
+    assert!(!is_missed(&found(token(2, 99)), None, left));
+    assert!(!is_missed(&found(token(3, 51)), None, None), "nobody knows");
 }
 
 #[test]

@@ -194,9 +194,14 @@ impl Guard {
             let epoch = self.next_epoch(&record).await;
             let since = since(&damages, there);
             let damage = texts(&damages);
+            let journal = Some(ends(&record, &damages, there));
             self.hub.update_record(|record| {
                 record.epoch = epoch;
-                record.recovering = Some(Recovering { since, damage });
+                record.recovering = Some(Recovering {
+                    since,
+                    damage,
+                    journal,
+                });
             })?;
         }
         let store = record.max_file_store;
@@ -217,7 +222,12 @@ impl Guard {
             self.forget_leases(&record, there).await?;
         }
         let mut recovered = None;
-        if let Some(Recovering { since, damage }) = recovering {
+        if let Some(Recovering {
+            since,
+            damage,
+            journal,
+        }) = recovering
+        {
             let epoch = self.hub.record().epoch;
             let counts = recover::recover(&self.bus, epoch, &since).await?;
             notes.push(format!(
@@ -233,6 +243,7 @@ impl Guard {
                 asked: counts.asked,
                 running: counts.running,
                 tickets: counts.tickets,
+                journal,
             });
         }
         let marks = state::marks(&streams(&self.bus).await?);
@@ -348,6 +359,19 @@ fn since(damages: &Damages, there: &BTreeMap<String, StreamState>) -> String {
             Err(_) => job.last_time.clone(),
         },
         _ => "nothing: its journal was lost".to_owned(),
+    }
+}
+
+/// Where the journal ends, in the epoch that it was in. One that was made anew holds nothing of that.
+fn ends(record: &HubRecord, damages: &Damages, there: &BTreeMap<String, StreamState>) -> Mark {
+    let anew = matches!(
+        damages.get(stream::JOB),
+        Some(Damage::Missing { .. } | Damage::Recreated { .. })
+    );
+    let found = there.get(stream::JOB).map_or(0, |job| job.last_seq);
+    Mark {
+        epoch: record.epoch,
+        seq: if anew { 0 } else { found },
     }
 }
 

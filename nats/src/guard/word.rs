@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES, WireError};
+use fleet_contract::lease::Mark;
 use fleet_contract::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,10 @@ pub struct Recovered {
     pub running: u64,
     /// Tickets without a journal whose jobs were put to the operator.
     pub tickets: u64,
+    /// Where the journal ended when it began: what has a later token is lost with the rest, and what
+    /// has an earlier one and no journal was purged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Mark>,
 }
 
 /// Something that is wrong with the hub.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
+use fleet_contract::lease::Mark;
 use fleet_contract::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +81,9 @@ pub struct Recovering {
     pub since: String,
     /// What was wrong, by stream.
     pub damage: BTreeMap<String, String>,
+    /// Where the journal ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Mark>,
 }
 
 /// What the hub remembers of one stream, to notice a damaged store.

@@ -1,14 +1,36 @@
 //! An attempt of an earlier epoch at a hub whose store went back in time: it is put into the new
 //! journal by its id, unless another decision holds there.
 
-use super::{Attempt, Effect, Gone, Stage};
+use super::{Attempt, Effect, Found, Gone, Stage};
 use crate::ids::Writer;
-use crate::job::first_record;
+use crate::job::{first_record, token_epoch, token_seq};
+use crate::lease::Mark;
 use crate::outcome::{Outcome, OutputCount};
 use crate::record::{After, Change, Record, StateWord};
 use crate::spec::JobSpec;
-use crate::ticket::{BLANKS_MAX, READ_AGAIN_MAX, Reading};
+use crate::ticket::{BLANKS_MAX, READ_AGAIN_MAX, Reading, Tip};
 use crate::time::Time;
+
+/// Whether an attempt that ended here before the hub's store went back, and that nobody keeps but a
+/// small record of it, is to be put into the journal that is left: it waits for this attempt, asks
+/// about a time in which it may have run, or was lost as a whole. `tip` is the journal's last record,
+/// `left` where all journals ended when the recovery began.
+#[must_use]
+pub fn is_missed(found: &Found, tip: Option<&Tip>, left: Option<Mark>) -> bool {
+    let Some(tip) = tip else {
+        // With an earlier token it was purged before, and not lost.
+        let claimed = Mark {
+            epoch: token_epoch(found.token),
+            seq: token_seq(found.token),
+        };
+        return left.is_some_and(|left| claimed > left);
+    };
+    let after = &tip.after;
+    tip.readable
+        && !after.state.is_terminal()
+        && (after.attempt == Some(found.attempt)
+            || (tip.recovered.is_some() && found.no > after.attempts))
+}
 
 impl Attempt {
     /// The hub's store went back in time. What only a ticket speaks for is dropped; what has a
