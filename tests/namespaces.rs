@@ -370,3 +370,137 @@ fn an_agent_on_a_full_disk_lives_on_and_tells_what_it_lost_when_there_is_room() 
     drop(agent);
     drop(disk);
 }
+
+/// The agent of a home on a machine that has just booted: with processes, a boot and a clock since then
+/// of its own. Killed, it takes every process of that machine with it, as a power failure does.
+fn booted(home: &Home, boot: &str, uptime: u32) -> Running {
+    let id = home.user().join(format!("boot-{boot}"));
+    std::fs::write(&id, format!("{boot}\n")).unwrap();
+    let file = home.user().join("creds");
+    let file = file.to_str().unwrap();
+    let words = ["--json", "agent", "run", "--tether", "--credentials", file];
+    let agent = home.command(&words);
+    let mut machine = Command::new("unshare");
+    machine.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--time"]);
+    machine.args(["--boottime", &uptime.to_string(), "--", "sh", "-c"]);
+    machine.arg("mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"");
+    machine.arg(&id).arg(agent.get_program());
+    machine.args(agent.get_args()).env_clear();
+    for (name, value) in agent.get_envs() {
+        if let Some(value) = value {
+            machine.env(name, value);
+        }
+    }
+    let agent = Running::start(machine);
+    assert_eq!(agent.json_line()["machine"], "studio");
+    agent
+}
+
+/// Waits until no process of this home is left on any machine.
+fn until_off(home: &Home) {
+    let needle = home.fleet().display().to_string();
+    eventually("every process of the machine is gone", || {
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        let mut environments =
+            pids.filter_map(|pid| std::fs::read(pid.path().join("environ")).ok());
+        let runs = environments.any(|bytes| String::from_utf8_lossy(&bytes).contains(&needle));
+        (!runs).then_some(())
+    });
+}
+
+/// A machine that loses power with jobs running and a result in its spool, while its hub is away.
+#[test]
+#[ignore = "needs root to make namespaces: cargo test --test namespaces -- --ignored"]
+fn a_rebooted_machine_ends_what_ran_by_its_policy_and_tells_what_ended_before() {
+    let mut fleet = harness::Fleet::hub_alone();
+    let home = Home::new();
+    let file = home.user().join("creds");
+    let words = ["hub", "credentials", "--machine", "studio", "--out"];
+    fleet
+        .home
+        .run(&[&words[..], &[file.to_str().unwrap()]].concat())
+        .ok();
+    std::fs::create_dir_all(home.fleet()).unwrap();
+    std::fs::write(home.fleet().join("config.toml"), "slots = 4\n").unwrap();
+    // It has been up for long: the next boot's clock is behind everything that was noted by this one.
+    let machine = booted(&home, "first", 1_000_000);
+    eventually("the hub knows it", || fleet.machine("studio"));
+    let folder = fleet.home.user().to_owned();
+    let ran = folder.join("ran");
+    let job = |policy: &str, name: &str, code: u32| {
+        let script = format!(
+            "echo {name} $FLEET_FENCING_TOKEN >> {}; while [ ! -e {} ]; do sleep 0.05; done; exit {code}",
+            ran.display(),
+            folder.join(format!("go-{name}")).display()
+        );
+        fleet.dispatch(&[
+            "--on-lost",
+            policy,
+            "--name",
+            name,
+            "--shell",
+            "--",
+            &script,
+        ])
+    };
+    let ended = job("ask", "ended", 3);
+    let [ask, retry, fail] = ["ask", "retry", "fail"].map(|policy| job(policy, policy, 0));
+    let runs = |name: &str| -> Vec<u64> {
+        let text = std::fs::read_to_string(&ran).unwrap_or_default();
+        let of = text.lines().filter_map(|line| line.split_once(' '));
+        let of = of.filter(|(of, _)| *of == name);
+        of.filter_map(|(_, token)| token.parse().ok()).collect()
+    };
+    for (id, name) in [
+        (&ended, "ended"),
+        (&ask, "ask"),
+        (&retry, "retry"),
+        (&fail, "fail"),
+    ] {
+        eventually("it runs", || (runs(name).len() == 1).then_some(()));
+        fleet.until(id, "running");
+    }
+    let listen = fleet.url.strip_prefix("nats://").unwrap().to_owned();
+    fleet.hub.signal(rustix::process::Signal::TERM);
+    assert_eq!(fleet.hub.ended(), 0, "{}", fleet.hub.errors());
+    std::fs::write(folder.join("go-ended"), "").unwrap();
+    eventually("its result waits", || {
+        let status = home.json(&["agent", "status"]);
+        (status["spool"]["results"] == 1).then_some(())
+    });
+    machine.kill();
+    until_off(&home);
+
+    let words = ["--json", "hub", "run", "--listen", &listen, "--tether"];
+    fleet.hub = Running::start(fleet.home.command(&words));
+    fleet.hub.json_line();
+    let machine = booted(&home, "second", 0);
+    let attempts = |id: &str| {
+        fleet.json(&["show", id])["attempts"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    assert_eq!(fleet.run(&["wait", &ended]).code, 3);
+    assert_eq!(attempts(&ended), 1);
+    fleet.until(&ask, "needs_human");
+    fleet.until(&fail, "lost");
+    eventually("what may run again does", || {
+        (runs("retry").len() == 2).then_some(())
+    });
+    std::fs::write(folder.join("go-retry"), "").unwrap();
+    assert_eq!(fleet.run(&["wait", &retry]).code, 0);
+    assert_eq!(attempts(&retry), 2);
+    let tokens = runs("retry");
+    assert!(tokens[1] > tokens[0], "{tokens:?}");
+    assert_eq!((runs("ask").len(), runs("fail").len()), (1, 1));
+    // Its lease is of this boot, and so is the fence of what it runs.
+    let status = home.json(&["agent", "status"]);
+    assert_eq!(status["lease"], true, "{status}");
+    let words = ["dispatch", "--on-lost", "retry", "--wait", "--", "true"];
+    assert_eq!(fleet.run(&words).code, 0);
+    let (_, events) = fleet.home.json_lines(&["flow", "--kind", "journal.void"]);
+    assert_eq!(events, [] as [Value; 0]);
+    drop(machine);
+    until_off(&home);
+}
