@@ -15,7 +15,8 @@ use std::process::Command;
 #[allow(dead_code, reason = "the whole of it is used by the other tests")]
 mod harness;
 
-use harness::{Fleet, Home, Ran, Running, eventually};
+use harness::{Fleet, Home, Ran, Running, eventually, eventually_or_say, signal_process};
+use rustix::process::Signal;
 
 /// A small disk; gone when dropped, however the test ends.
 struct Disk(PathBuf);
@@ -45,10 +46,54 @@ impl Disk {
     }
 }
 
+/// Stops a process, and waits until it has stopped.
+fn freeze(pid: u32) {
+    signal_process(pid, Signal::STOP);
+    eventually("it has stopped", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let state = stat.rsplit(')').next().unwrap().trim_start().to_owned();
+        state.starts_with('T').then_some(())
+    });
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// A hub that listens on a free port, and where it is.
+fn hub(home: &Home) -> (Running, String) {
+    let words = [
+        "--json",
+        "hub",
+        "run",
+        "--listen",
+        "127.0.0.1:0",
+        "--tether",
+    ];
+    let hub = Running::start(home.command(&words));
+    let ready = hub.json_line();
+    assert_eq!(ready["event"], "ready", "{ready}");
+    let url = ready["hub"].as_str().unwrap().to_owned();
+    (hub, url)
+}
+
+/// An agent `studio` in a home of its own.
+fn agent(hub: &Home, home: &Home, slots: &str) -> Running {
+    let creds = hub.user().join("studio.creds");
+    let file = creds.to_str().unwrap();
+    hub.run(&["hub", "credentials", "--machine", "studio", "--out", file])
+        .ok();
+    let mut words = vec!["--json", "agent", "run", "--tether", "--slots", slots];
+    words.extend(["--credentials", file]);
+    let agent = Running::start(home.command(&words));
+    assert_eq!(agent.json_line()["machine"], "studio");
+    eventually("the agent is in service", || {
+        let machines = hub.json(&["machines"]);
+        (!machines.as_array().unwrap().is_empty()).then_some(())
+    });
+    agent
 }
 
 #[test]
@@ -56,36 +101,9 @@ impl Drop for Disk {
 fn a_full_disk_is_said_and_when_there_is_room_nothing_acknowledged_is_lost() {
     let home = Home::new();
     let disk = Disk::new(&home.fleet().join("hub"), "64m");
-    let hub = Running::start(home.command(&[
-        "--json",
-        "hub",
-        "run",
-        "--listen",
-        "127.0.0.1:0",
-        "--tether",
-    ]));
-    let ready = hub.json_line();
-    assert_eq!(ready["event"], "ready", "{ready}");
-    let creds = home.user().join("studio.creds");
-    let file = creds.to_str().unwrap();
-    home.run(&["hub", "credentials", "--machine", "studio", "--out", file])
-        .ok();
+    let (hub, _) = hub(&home);
     let other = Home::new();
-    let agent = Running::start(other.command(&[
-        "--json",
-        "agent",
-        "run",
-        "--tether",
-        "--slots",
-        "4",
-        "--credentials",
-        file,
-    ]));
-    assert_eq!(agent.json_line()["machine"], "studio");
-    eventually("the agent is in service", || {
-        let machines = home.json(&["machines"]);
-        (!machines.as_array().unwrap().is_empty()).then_some(())
-    });
+    let _agent = agent(&home, &other, "4");
     let before = home.run(&["dispatch", "--count", "20", "--", "sleep", "3"]);
     let mut acknowledged: Vec<String> = before.ok().lines().map(str::to_owned).collect();
     disk.fill();
@@ -186,4 +204,51 @@ fn output_that_fills_the_disk_leaves_room_for_results_and_events() {
     assert_eq!(status["spool"]["dropped_log_bytes"], missing, "{status}");
     assert_eq!(status["spool"]["dropped_events"], 0, "{status}");
     assert_eq!(agent.process.stop(), 0);
+}
+
+#[test]
+#[ignore = "needs root and Linux: .ci/run namespaces"]
+fn a_disk_that_fills_between_claim_and_start_sends_the_job_back_and_it_runs_when_there_is_room() {
+    let home = Home::new();
+    let (_hub, _) = hub(&home);
+    let other = Home::new();
+    let disk = Disk::new(&other.fleet(), "48m");
+    let _agent = agent(&home, &other, "1");
+    let executor = eventually("the agent has an executor", || {
+        let status = other.json(&["agent", "status"]);
+        status["executor_pid"].as_u64()
+    });
+    let executor = u32::try_from(executor).unwrap();
+    // It claims the job and has nobody yet who would start it.
+    freeze(executor);
+    let id = home.run(&["dispatch", "--on-lost", "fail", "--", "true"]);
+    let id = id.ok().to_owned();
+    let state = |states: &[&str]| {
+        eventually_or_say(&format!("{id} is one of {states:?}"), || {
+            let job = home.json(&["show", &id]);
+            match states.contains(&job["state"].as_str().unwrap()) {
+                true => Ok(job),
+                false => Err(job),
+            }
+        })
+    };
+    state(&["running"]);
+    disk.fill();
+    signal_process(executor, Signal::CONT);
+    let job = state(&["backoff", "queued"]);
+    let reason = job["attempts"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("No space left"), "{job}");
+    // However long it waits, a full machine takes nothing.
+    let since = home.json(&["show", &id])["attempts"].clone();
+    eventually("its ticket waits", || {
+        let job = state(&["backoff", "queued"]);
+        assert_eq!(job["attempts"], since);
+        (job["state"] == "queued").then_some(())
+    });
+    disk.free();
+    let ran = home.run(&["wait", "--timeout", "60s", &id]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let job = home.json(&["show", &id]);
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert_eq!(job["attempts"].as_array().unwrap().len(), 2, "{job}");
 }

@@ -87,7 +87,7 @@ fn view(report: &AttemptReport) -> JobView {
         Some(End::Canceled | End::Interrupted | End::Fenced) => {
             (StateWord::Canceled, None, None, None)
         }
-        Some(End::Rejected { reason }) => (StateWord::Rejected, None, None, Some(reason)),
+        Some(End::Rejected { reason, .. }) => (StateWord::Rejected, None, None, Some(reason)),
         Some(End::Unknown { reason }) => (StateWord::Lost, None, None, Some(reason)),
         None => (
             StateWord::Lost,

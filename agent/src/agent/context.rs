@@ -25,6 +25,8 @@ use crate::executor::{self, ClientError, ExecutorClient, KillCause};
 
 /// With less than this free under `FLEET_HOME`, in bytes, no work is taken.
 const ROOM: u64 = 1024 * 1024;
+/// And files that can be made.
+const ROOM_FILES: u64 = 16;
 
 /// The lease as the agent knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -192,11 +194,9 @@ impl Context {
     }
 
     /// Whether the disk has room for the record of one more attempt. On a full one an attempt could
-    /// not be started, and its job would be rejected though others can run it.
+    /// not be started, and its job would wait for another one though others can run it.
     pub(super) fn has_room(&self) -> bool {
-        let (free, total) = super::specs::disk(self.home.root());
-        // A disk that cannot be asked is none that is known to be full.
-        total == 0 || free >= ROOM
+        super::specs::has_room(self.home.root(), ROOM, ROOM_FILES)
     }
 
     /// Ends the processes of an attempt, however often the executor has to be asked. Where it knows

@@ -323,6 +323,7 @@ impl Driver {
                     let gone = Gone {
                         outcome: Outcome::Rejected {
                             reason: error.to_string(),
+                            no_room: false,
                         },
                         output: Default::default(),
                         started_at: now,

@@ -51,6 +51,16 @@ pub(super) fn disk(home: &Path) -> (u64, u64) {
     })
 }
 
+/// Whether so many bytes and files have room where `home` is. A disk that cannot be asked is none that
+/// is known to be full, and one that counts no files never runs out of them.
+pub(super) fn has_room(home: &Path, bytes: u64, files: u64) -> bool {
+    rustix::fs::statvfs(home).map_or(true, |s| {
+        let free = s.f_bavail.saturating_mul(s.f_frsize);
+        let full = s.f_blocks > 0 && free < bytes;
+        !full && (s.f_files == 0 || s.f_favail >= files)
+    })
+}
+
 /// The machine's host name.
 pub(super) fn host() -> String {
     System::host_name().unwrap_or_else(|| "unknown".to_owned())

@@ -304,6 +304,7 @@ impl Engine {
                     "cannot write the attempt's record under {}: {error}",
                     self.options.root.display()
                 ),
+                no_room: is_full(&error),
             }),
         };
         self.attempts.insert(id, attempt);
@@ -655,7 +656,14 @@ impl Attempt {
 fn rejected(reject: &Reject) -> Outcome {
     Outcome::Rejected {
         reason: reject.to_string(),
+        no_room: false,
     }
+}
+
+/// Whether a file was not written because the disk has no room for it, or not for this user.
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 fn pipe_number(fd: &OwnedFd) -> Option<u64> {

@@ -6,7 +6,7 @@ use crate::support::{Agent, End, Home, exited, job, shell};
 
 fn reason(end: &End) -> &str {
     match &end.outcome {
-        Outcome::Rejected { reason } => reason,
+        Outcome::Rejected { reason, .. } => reason,
         other => panic!("not rejected: {other:?}"),
     }
 }

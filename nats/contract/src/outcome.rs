@@ -29,6 +29,9 @@ pub enum Outcome {
     Rejected {
         /// What failed, on what, in words.
         reason: String,
+        /// The machine's disk was full: nothing is wrong with the job, and nothing of it was done.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_room: bool,
     },
     /// Its end was not seen: the executor or the machine went away under it.
     Unknown {

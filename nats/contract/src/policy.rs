@@ -10,6 +10,9 @@ use crate::time::Time;
 
 /// A job whose attempts were lost this often is put to the operator, whatever its policy.
 pub const LOSSES_MAX: u32 = 3;
+/// A job that so many attempts could not begin for want of room, lost ones counted, is put to the
+/// operator.
+pub const NO_ROOM_MAX: u32 = 10;
 /// First pause before another attempt of a failed job.
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause before another attempt.
@@ -34,20 +37,25 @@ pub struct Situation<'a> {
     pub draw: f64,
 }
 
-/// Whether an attempt that ended so counts as lost: nobody knows what it did.
+/// Whether an attempt that ended so counts as lost, and not as a try: nobody knows what it did, or
+/// it did nothing, since its machine had no room.
 #[must_use]
 pub fn counts_as_lost(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Unknown { .. } | Outcome::Fenced)
+    matches!(
+        outcome,
+        Outcome::Unknown { .. } | Outcome::Fenced | Outcome::Rejected { no_room: true, .. }
+    )
 }
 
 /// What becomes of the job whose attempt ended with `outcome`.
 #[must_use]
 pub fn next(outcome: &Outcome, at: &Situation<'_>) -> Next {
     match outcome {
-        Outcome::Exited { exit_code: 0 } | Outcome::Canceled | Outcome::Rejected { .. } => {
-            Next::End
-        }
+        Outcome::Exited { exit_code: 0 }
+        | Outcome::Canceled
+        | Outcome::Rejected { no_room: false, .. } => Next::End,
         _ if at.cancel_requested => Next::End,
+        Outcome::Rejected { reason, .. } => no_room(at, reason),
         Outcome::Exited { .. } | Outcome::Signaled { .. } | Outcome::TimedOut => retry_or_end(at),
         Outcome::Interrupted => gone(
             at,
@@ -95,12 +103,32 @@ fn gone(at: &Situation<'_>, losses: u32, what: &str) -> Next {
     }
 }
 
+/// It did not begin: another machine may have room, or this one later. Whatever its policy is, that
+/// is no second run.
+fn no_room(at: &Situation<'_>, reason: &str) -> Next {
+    let losses = at.losses.saturating_add(1);
+    if losses >= NO_ROOM_MAX {
+        return Next::Ask {
+            question: format!(
+                "attempt {} did not begin on {}: {reason}; {losses} attempts did not come to an end: run it again?",
+                at.attempts, at.machine
+            ),
+        };
+    }
+    backoff(at, losses)
+}
+
 fn retry_or_end(at: &Situation<'_>) -> Next {
     let done = at.attempts.saturating_sub(at.losses);
     if done > at.spec.retries {
         return Next::End;
     }
-    let doublings = done.saturating_sub(1).min(16);
+    backoff(at, done)
+}
+
+/// The pause after so many tries.
+fn backoff(at: &Situation<'_>, tries: u32) -> Next {
+    let doublings = tries.saturating_sub(1).min(16);
     let full = BACKOFF_FIRST
         .saturating_mul(1 << doublings)
         .min(BACKOFF_MAX);
@@ -160,6 +188,50 @@ mod tests {
                 ..at
             };
             assert_eq!(next(&failed, &canceled), Next::End);
+        });
+    }
+
+    #[test]
+    fn what_did_not_begin_for_want_of_room_begins_again_whatever_the_policy_but_not_for_ever() {
+        let full = Outcome::Rejected {
+            reason: "no space left".to_owned(),
+            no_room: true,
+        };
+        for on_lost in [OnLost::Ask, OnLost::Fail, OnLost::Retry] {
+            with(on_lost, 0, |at| {
+                let second = Time::from_micros(1_000_000);
+                assert_eq!(next(&full, &at), Next::Backoff { until: second });
+                let mut pauses = Vec::new();
+                for losses in 0..NO_ROOM_MAX - 1 {
+                    let then = Situation { losses, ..at };
+                    let Next::Backoff { until } = next(&full, &then) else {
+                        panic!("{losses}");
+                    };
+                    pauses.push(until);
+                }
+                assert!(pauses.is_sorted() && pauses.last() > pauses.first());
+                let last = Situation {
+                    losses: NO_ROOM_MAX - 1,
+                    ..at
+                };
+                assert!(matches!(next(&full, &last), Next::Ask { .. }));
+                let canceled = Situation {
+                    cancel_requested: true,
+                    ..at
+                };
+                assert_eq!(next(&full, &canceled), Next::End);
+            });
+        }
+        assert!(counts_as_lost(&full), "it is no try");
+        with(OnLost::Ask, 1, |at| {
+            // The one that did not begin, and the first that failed.
+            let tried = Situation {
+                attempts: 2,
+                losses: 1,
+                ..at
+            };
+            let failed = Outcome::Exited { exit_code: 1 };
+            assert!(matches!(next(&failed, &tried), Next::Backoff { .. }));
         });
     }
 

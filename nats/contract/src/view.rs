@@ -286,7 +286,7 @@ fn ended_how(outcome: Option<&Outcome>) -> (Option<u8>, Option<u8>, Option<Strin
         Some(Outcome::Canceled) => (None, None, Some("canceled".to_owned())),
         Some(Outcome::Interrupted) => (None, None, Some("interrupted".to_owned())),
         Some(Outcome::Fenced) => (None, None, Some("its lease ran out".to_owned())),
-        Some(Outcome::Rejected { reason } | Outcome::Unknown { reason }) => {
+        Some(Outcome::Rejected { reason, .. } | Outcome::Unknown { reason }) => {
             (None, None, Some(reason.clone()))
         }
     }

@@ -100,7 +100,10 @@ fn outcome(text: &str) -> Outcome {
         "canceled" => Outcome::Canceled,
         "interrupted" => Outcome::Interrupted,
         "fenced" => Outcome::Fenced,
-        "rejected" => Outcome::Rejected { reason },
+        "rejected" => Outcome::Rejected {
+            reason,
+            no_room: false,
+        },
         "unknown" => Outcome::Unknown { reason },
         other => panic!("no such outcome: {other}"),
     }

@@ -335,6 +335,7 @@ fn the_keeper_waits_until_a_remark_is_possible_and_believes_machines_of_their_ow
     let never = SupersededTold {
         outcome: Some(Outcome::Rejected {
             reason: "no such folder".to_owned(),
+            no_room: false,
         }),
         ..told()
     };

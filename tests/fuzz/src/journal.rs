@@ -258,7 +258,10 @@ fn outcome(input: &mut Input<'_>) -> Outcome {
         4 => Outcome::Canceled,
         5 => Outcome::Interrupted,
         6 => Outcome::Fenced,
-        7 => Outcome::Rejected { reason },
+        7 => Outcome::Rejected {
+            reason,
+            no_room: false,
+        },
         _ => Outcome::Unknown { reason },
     }
 }

@@ -395,7 +395,14 @@ fn an_end_that_was_another_is_found() {
         let mut story = Story::new(OnLost::Ask);
         let attempt = story.claimed(2.0, 1, machine);
         let reason = reason.clone();
-        story.ended(2.1, attempt, Outcome::Rejected { reason });
+        story.ended(
+            2.1,
+            attempt,
+            Outcome::Rejected {
+                reason,
+                no_room: false,
+            },
+        );
         let rules = rules(&story.done());
         assert_eq!(rules.contains(&Rule::Outcome), found, "{machine}");
     }

@@ -247,7 +247,7 @@ pub(crate) fn outcome(outcome: Option<&Outcome>) -> String {
         Some(Outcome::Canceled) => "canceled".to_owned(),
         Some(Outcome::Interrupted) => "interrupted: its agent stopped".to_owned(),
         Some(Outcome::Fenced) => "its lease ran out".to_owned(),
-        Some(Outcome::Rejected { reason } | Outcome::Unknown { reason }) => reason.clone(),
+        Some(Outcome::Rejected { reason, .. } | Outcome::Unknown { reason }) => reason.clone(),
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn after_attempt(outcome: &Outcome, next: &Next) -> JobState {
         Outcome::Fenced => JobState::Lost {
             reason: "its lease ran out".to_owned(),
         },
-        Outcome::Rejected { reason } => JobState::Rejected {
+        Outcome::Rejected { reason, .. } => JobState::Rejected {
             reason: reason.clone(),
         },
         Outcome::Unknown { reason } => JobState::Lost {

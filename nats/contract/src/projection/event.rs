@@ -245,7 +245,7 @@ fn outcome_words(outcome: &Outcome) -> String {
         Outcome::Canceled => "ended as asked".to_owned(),
         Outcome::Interrupted => "its agent stopped".to_owned(),
         Outcome::Fenced => "its lease ran out".to_owned(),
-        Outcome::Rejected { reason } | Outcome::Unknown { reason } => reason.clone(),
+        Outcome::Rejected { reason, .. } | Outcome::Unknown { reason } => reason.clone(),
     }
 }
 

@@ -272,6 +272,7 @@ impl World {
             17 => Outcome::TimedOut,
             18 => Outcome::Rejected {
                 reason: "no such command".to_owned(),
+                no_room: false,
             },
             _ => Outcome::Interrupted,
         };
