@@ -34,6 +34,24 @@ impl Disk {
         Self(at.to_owned())
     }
 
+    /// Fills it so that this many bytes are left, about.
+    fn leave(&self, bytes: u64) {
+        let fs = rustix::fs::statvfs(&self.0).unwrap();
+        let free = fs.f_bavail * fs.f_frsize;
+        let filler = vec![7; usize::try_from(free.saturating_sub(bytes)).unwrap()];
+        std::fs::write(self.0.join("filler"), filler).unwrap();
+    }
+
+    /// Takes more of it, until this many bytes are left, about.
+    fn leave_more(&self, bytes: u64) {
+        let file = self.0.join("filler");
+        let fs = rustix::fs::statvfs(&self.0).unwrap();
+        let more = (fs.f_bavail * fs.f_frsize).saturating_sub(bytes);
+        let mut file = std::fs::OpenOptions::new().append(true).open(file).unwrap();
+        let filler = vec![7; usize::try_from(more).unwrap()];
+        std::io::Write::write_all(&mut file, &filler).unwrap();
+    }
+
     /// Fills it to the last byte.
     fn fill(&self) {
         let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
@@ -119,7 +137,8 @@ fn a_full_disk_is_said_and_when_there_is_room_nothing_acknowledged_is_lost() {
     assert_ne!(refused.code, 0);
     eventually("the hub says so", || {
         let said = hub.errors();
-        (said.contains("a stream takes nothing") && said.contains("bytes left")).then_some(())
+        (said.contains("a stream takes nothing") && said.contains("dispatch is refused"))
+            .then_some(())
     });
     disk.free();
     for id in &acknowledged {
@@ -251,4 +270,74 @@ fn a_disk_that_fills_between_claim_and_start_sends_the_job_back_and_it_runs_when
     let job = home.json(&["show", &id]);
     assert_eq!(job["state"], "succeeded", "{job}");
     assert_eq!(job["attempts"].as_array().unwrap().len(), 2, "{job}");
+}
+
+#[test]
+#[ignore = "needs root and Linux: .ci/run namespaces"]
+fn where_the_hubs_disk_gets_short_dispatch_stops_first_then_output_and_never_ends_or_reads() {
+    let home = Home::new();
+    let disk = Disk::new(&home.fleet().join("hub"), "256m");
+    let (_hub, _) = hub(&home);
+    let other = Home::new();
+    let _agent = agent(&home, &other, "2");
+    let dispatch = |line: &str| {
+        let ran = home.run(&["dispatch", "--shell", "--", line]);
+        ran.ok().to_owned()
+    };
+    let early = dispatch("seq 20000");
+    let shown = |id: &str| home.run(&["logs", "-f", id]).ok().lines().count();
+    assert_eq!(shown(&early), 20_000);
+    let gate = home.user().join("gate");
+    let dir = home.user();
+    let (gate, dir) = (gate.display(), dir.display());
+    // It goes on when there is no folder any more, so that it does not outlive the test.
+    let wait = format!("while [ ! -e {gate} ] && [ -d {dir} ]; do sleep 0.05; done");
+    let long = dispatch(&format!("{wait}; seq 100000"));
+    let troubles = |kind: &str| {
+        let status = home.json(&["hub", "status"]);
+        let troubles = status["troubles"].as_array().unwrap().clone();
+        let found = troubles.iter().find(|t| t["kind"] == kind).cloned();
+        (status["state"].clone(), found)
+    };
+
+    // First it is said, and with what of it is the hub's own.
+    disk.leave(16 << 20);
+    let short = eventually("the hub says that its disk fills up", || {
+        troubles("hub.disk_short").1
+    });
+    let text = short["text"].as_str().unwrap();
+    assert!(text.contains("left; the hub's own: LOG "), "{text}");
+    assert_eq!(home.run(&["dispatch", "--wait", "--", "true"]).code, 0);
+
+    // Then dispatch is refused, and output; claims, ends and reads go on.
+    disk.leave_more(4 << 20);
+    let state = eventually("the hub says that its disk is low", || {
+        let (state, found) = troubles("hub.disk_low");
+        found.map(|_| state)
+    });
+    assert_eq!(state, "degraded");
+    let refused = home.run(&["dispatch", "--", "true"]);
+    assert_eq!(refused.code, 75, "{refused:?}");
+    assert!(
+        refused
+            .err
+            .contains("the hub takes no jobs now: the disk of"),
+        "{refused:?}"
+    );
+    std::fs::write(home.user().join("gate"), "").unwrap();
+    assert_eq!(home.run(&["wait", "--timeout", "60s", &long]).code, 0);
+    assert_eq!(shown(&early), 20_000);
+    let part = home.run(&["logs", &long]);
+    assert!(part.err.contains("still on studio"), "{part:?}");
+    let told = home.json_lines(&["flow", "--kind", "hub.disk_low"]).1;
+    assert_eq!(told.len(), 1, "{told:?}");
+
+    // And with room it is as it was, and nothing is missing.
+    disk.free();
+    assert_eq!(shown(&long), 100_000);
+    eventually("the hub is well again", || {
+        let (state, low) = troubles("hub.disk_low");
+        (state == "up" && low.is_none()).then_some(())
+    });
+    assert_eq!(home.run(&["dispatch", "--wait", "--", "true"]).code, 0);
 }

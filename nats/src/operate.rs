@@ -63,6 +63,9 @@ pub enum DispatchError {
         /// Its limit.
         max_bytes: u64,
     },
+    /// The hub has something that is worse than being full.
+    #[error("the hub takes no jobs now: {0}")]
+    Trouble(String),
     /// The same key was used for another job.
     #[error("key {key:?} was already used for another job ({id}): use a new key, or the same job")]
     KeyTaken {
@@ -212,6 +215,8 @@ pub struct Survey {
     pub machines: Vec<Seen>,
     work: (&'static str, Usage),
     journal: Usage,
+    /// Why the hub takes no jobs.
+    trouble: Option<String>,
 }
 
 /// What became of a wish to cancel.
@@ -281,7 +286,7 @@ impl Bus {
     pub async fn survey(&self, target: &Target) -> Result<Survey, BusError> {
         let queue = subject::ticket_stream(target);
         // The word is for the epoch in the tickets.
-        let ((machines, _), work, journal, _) = tokio::try_join!(
+        let ((machines, _), work, journal, word) = tokio::try_join!(
             self.machines(),
             self.usage(queue),
             self.usage(stream::JOB),
@@ -291,6 +296,7 @@ impl Bus {
             machines,
             work: (queue, work),
             journal,
+            trouble: word.and_then(|word| word.refuses_jobs().map(str::to_owned)),
         })
     }
 
@@ -568,6 +574,9 @@ impl Survey {
     /// `NearlyFull`, `UnknownMachine`, `NoMachine`, `NobodyFits`; the last three not with
     /// `queue_anyway`.
     pub fn check(&self, spec: &JobSpec, queue_anyway: bool) -> Result<Placement, DispatchError> {
+        if let Some(trouble) = &self.trouble {
+            return Err(DispatchError::Trouble(trouble.clone()));
+        }
         for (stream, usage) in [self.work, (stream::JOB, self.journal)] {
             if usage.over(REFUSE_AT_PERCENT) {
                 return Err(DispatchError::NearlyFull {

@@ -221,6 +221,21 @@ pub async fn ensure_keeping(
     Ok(report)
 }
 
+/// Lets a stream grow no more: what is new is refused, what is there stays. Ended by
+/// [`ensure_keeping`], in this run or another.
+///
+/// # Errors
+/// What the server says.
+pub(crate) async fn hold(bus: &Bus, name: &str) -> Result<(), BusError> {
+    let Some(mut config) = info(bus, name).await? else {
+        return Ok(());
+    };
+    let bytes = bus.usage(name).await?.bytes.max(1);
+    config.insert("discard".to_owned(), "new".into());
+    keep::hold(&mut config, bytes);
+    update(bus, name, config).await
+}
+
 async fn update(bus: &Bus, name: &str, config: Map<String, Value>) -> Result<(), BusError> {
     let body = Value::Object(config).to_string().into();
     bus.api::<Value>(&format!("STREAM.UPDATE.{name}"), body)

@@ -554,6 +554,7 @@ pub(crate) fn not_sent(error: DispatchError) -> Failure {
         DispatchError::UnknownMachine { .. }
         | DispatchError::NoMachine
         | DispatchError::NobodyFits { .. }
-        | DispatchError::NearlyFull { .. } => Failure::new(Exit::TempFail, error.to_string()),
+        | DispatchError::NearlyFull { .. }
+        | DispatchError::Trouble(_) => Failure::new(Exit::TempFail, error.to_string()),
     }
 }

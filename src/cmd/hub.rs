@@ -91,6 +91,7 @@ impl Answer for Status {
             Column::new("MESSAGES").right(),
             Column::new("BYTES").right(),
             Column::new("LIMIT").right(),
+            Column::new("FULL").right(),
         ]);
         for s in &self.streams {
             table.row(vec![
@@ -98,6 +99,7 @@ impl Answer for Status {
                 Cell::new(s.messages.to_string()),
                 Cell::new(words::bytes(s.bytes)),
                 Cell::new(words::bytes(s.max_bytes)),
+                Cell::maybe(full(s.bytes, s.max_bytes).as_ref()),
             ]);
         }
         let mut text = format!("hub {} at {}", self.state, self.hub);
@@ -118,6 +120,12 @@ impl Answer for Status {
         }
         text
     }
+}
+
+/// How full a stream is, in percent; none where it has no limit.
+fn full(bytes: u64, max_bytes: u64) -> Option<String> {
+    let percent = bytes.saturating_mul(100).checked_div(max_bytes)?;
+    Some(format!("{percent} %"))
 }
 
 const STREAMS: [&str; 8] = [
@@ -170,9 +178,10 @@ pub(crate) async fn status(cx: &mut Context) -> Outcome {
     let word = bus.hub_word().await?;
     let local = record.as_ref().map(|r| format!("nats://{}", r.listen));
     let hub = cx.settings.hub().map(str::to_owned).or(local);
+    let well = word.as_ref().is_none_or(|word| word.troubles.is_empty());
     cx.show(&Status {
         hub: hub.unwrap_or_else(|| "where the credentials say".to_owned()),
-        state: "up",
+        state: if well { "up" } else { "degraded" },
         epoch: word
             .as_ref()
             .map(|word| word.epoch)

@@ -16,9 +16,6 @@ use crate::lease::Mark;
 use crate::record::{Change, Next, Record};
 use crate::time::Time;
 
-/// Percent of a stream's limit from which the hub warns.
-pub const WARN_AT_PERCENT: u64 = 80;
-
 /// A clock that moved by this many seconds more or less than the time that passed has jumped.
 pub const CLOCK_JUMP_SECS: u64 = 30;
 

@@ -45,19 +45,21 @@ pub mod kind {
     pub const HUB_SERVER_RESTARTED: &str = "hub.server_restarted";
     /// The hub stops in order.
     pub const HUB_STOPPING: &str = "hub.stopping";
-    /// The keeper removed ended jobs before their time because the journal was nearly full: which.
+    /// The keeper removed ended jobs: which, and why.
     pub const JOB_PURGED: &str = "hub.job_purged";
     /// Something that the hub stored is not there any more: which stream, and what of it.
     pub const HUB_DAMAGED: &str = "hub.damaged";
     /// The journal went back in time and was recovered into a new epoch: what became of the jobs.
     pub const HUB_RECOVERED: &str = "hub.recovered";
-    /// The disk of the hub's store is nearly full.
+    /// The disk of the hub's store fills up, and what of it is the hub's.
+    pub const HUB_DISK_SHORT: &str = "hub.disk_short";
+    /// The disk of the hub's store is nearly full: it takes neither dispatches nor output.
     pub const HUB_DISK_LOW: &str = "hub.disk_low";
     /// A stream takes nothing any more: its disk was full.
     pub const HUB_STREAM_SILENT: &str = "hub.stream_silent";
     /// A stream is nearly full, and what makes it grow.
     pub const HUB_NEARLY_FULL: &str = "hub.nearly_full";
-    /// What one of the three before told is over.
+    /// What one of the four before told is over.
     pub const HUB_WELL_AGAIN: &str = "hub.well_again";
     /// The hub's wall clock jumped.
     pub const HUB_CLOCK_JUMPED: &str = "hub.clock_jumped";

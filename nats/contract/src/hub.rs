@@ -17,6 +17,17 @@ pub const SLOW_MAX: usize = 16;
 /// Most addresses in one answer.
 pub const ADDRESSES_MAX: usize = 16;
 
+/// Something that is wrong with the hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What kind of trouble: the kind of its event, and what it is about.
+    pub kind: String,
+    /// In words, with what to do.
+    pub text: String,
+    /// Since when.
+    pub since: Time,
+}
+
 /// How the hub is.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct HubStats {
@@ -40,6 +51,9 @@ pub struct HubStats {
     /// The disk with its store; none where it cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskStats>,
+    /// What is wrong with it now.
+    #[serde(default)]
+    pub troubles: Vec<Trouble>,
     /// Its streams, fullest first.
     #[serde(default)]
     pub streams: Vec<StreamStats>,

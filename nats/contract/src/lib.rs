@@ -7,7 +7,7 @@
 //! Where to look: a job is asked for by a [`spec`], waits as a [`ticket`], and is what the [`record`]s
 //! of its journal fold to ([`job`]). [`attempt`] is one try at it on a machine, [`policy`] what
 //! becomes of it afterwards, [`lease`] the right to run it, [`keeper`] what the hub sees to, [`damage`]
-//! what it does when its store went back in time.
+//! what it does when its store went back in time, [`fill`] when it is nearly full.
 //! [`needs`] are what a job requires of a machine, and who satisfies it.
 //! [`machine`] and [`event`] are the other facts on the bus, [`envelope`] is around them all;
 //! [`projection`] and [`view`] are what watchers make of them.
@@ -16,6 +16,7 @@ pub mod attempt;
 pub mod damage;
 pub mod envelope;
 pub mod event;
+pub mod fill;
 pub mod hub;
 pub mod ids;
 pub mod job;

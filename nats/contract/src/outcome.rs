@@ -47,7 +47,7 @@ impl Outcome {
     /// The same with its reason cut to [`REASON_MAX_BYTES`].
     #[must_use]
     pub fn clipped(mut self) -> Self {
-        if let Self::Rejected { reason } | Self::Unknown { reason } = &mut self
+        if let Self::Rejected { reason, .. } | Self::Unknown { reason } = &mut self
             && reason.len() > REASON_MAX_BYTES
         {
             let dots = "…";

@@ -30,9 +30,10 @@ use crate::registry::decode_lease;
 use crate::streams::Keeps;
 use crate::subject::{self, HUB, stream};
 
+pub use fleet_contract::hub::Trouble;
 pub use state::{StreamState, streams};
 pub use watch::{KeeperTask, write_down};
-pub use word::{HubWord, Recovered, Trouble};
+pub use word::{HubWord, Recovered};
 
 /// Sequences of leases are terms: after damage they go on this far beyond any that was written down.
 const TERM_MARGIN: u64 = 1_000_000;
@@ -210,6 +211,8 @@ impl Guard {
         if !self.started {
             self.bus.drop_empty_lanes().await?;
         }
+        // Also of a stream that took nothing.
+        self.watch.output_held = false;
         let after = streams(&self.bus).await?;
         notes.extend(removed::by_limits(there, &after));
         if damages.is_empty() {

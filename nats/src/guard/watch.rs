@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
-use fleet_contract::damage::{self, WARN_AT_PERCENT};
+use fleet_contract::damage;
 use fleet_contract::event::kind;
+use fleet_contract::fill::{Disk, warns_at};
+use fleet_contract::keeper::MAKE_ROOM_ABOVE_PERCENT;
 use fleet_contract::lease::BootTime;
+use fleet_contract::needs::rounded_size;
 use fleet_contract::time::Time;
 use futures_util::StreamExt;
 use serde_json::json;
@@ -19,16 +22,17 @@ use crate::bus::Bus;
 use crate::clock;
 use crate::connect::LinkState;
 use crate::hub::HubHandle;
+use crate::streams;
 use crate::subject::{self, stream};
 
 /// How often the guard looks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// First and longest pause before a hub that could not be admitted is tried again.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// Less than this free, in bytes, and the disk is about to be full.
-const DISK_LOW: u64 = 64 * 1024 * 1024;
-/// ... or less than one part in so many of it, where that is less.
-const DISK_PART: u64 = 50;
+/// How often it looks at the disk alone.
+const LOOK_AT_DISK_EVERY: Duration = Duration::from_secs(1);
+/// After this long a warning is said in new words: who makes a stream grow may be another.
+const REFRESH: Duration = Duration::from_secs(600);
 /// A server that is silent is not started again sooner than this after the last time.
 const RESTART_PAUSE: Duration = Duration::from_secs(20);
 /// Pause after the hub's word was said again over another's.
@@ -65,6 +69,12 @@ pub(super) struct Memory {
     clock: (Time, BootTime),
     pub(super) last: BTreeMap<String, StreamState>,
     restarted: Option<BootTime>,
+    disk: Disk,
+    disk_said: Disk,
+    /// Whether no output is taken, because of the disk.
+    pub(super) output_held: bool,
+    /// Streams that were warned of: at which percentage, and when in these words.
+    warned: BTreeMap<&'static str, (u64, BootTime)>,
     pub(super) removals: Removals,
 }
 
@@ -74,6 +84,10 @@ impl Memory {
             clock: (clock::now(), clock::boot_time()),
             last: BTreeMap::new(),
             restarted: None,
+            disk: Disk::Enough,
+            disk_said: Disk::Enough,
+            output_held: false,
+            warned: BTreeMap::new(),
             removals: Removals::default(),
         }
     }
@@ -96,11 +110,19 @@ impl Guard {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut words = self.hear_words().await;
+        let mut disk_ticks = interval(LOOK_AT_DISK_EVERY);
+        disk_ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => if words.is_none() {
                     words = self.hear_words().await;
                 },
+                _ = disk_ticks.tick() => {
+                    let (free, size) = self.hub.free_space();
+                    if Disk::of(free, size, self.watch.disk) == self.watch.disk {
+                        continue;
+                    }
+                }
                 changed = link.changed() => if changed.is_err() { return },
                 spoken = next_word(&mut words) => {
                     match spoken {
@@ -220,16 +242,28 @@ impl Guard {
         }
     }
 
-    /// A disk that was full leaves a stream silent until the server is started again: said, and done
-    /// as soon as there is room.
+    /// A disk that fills up is said; one that is nearly full takes neither dispatches nor output, which
+    /// waits on its machines. One that was full leaves a stream silent until the server is started again:
+    /// said, and done as soon as there is room.
     async fn look_at_disk(&mut self, connected: bool) {
         let (free, size) = self.hub.free_space();
-        let low = free < DISK_LOW.min(size / DISK_PART);
-        let text = format!(
-            "the disk of {} has {free} bytes left: free some, the hub goes on by itself",
-            self.hub.home().hub_dir().display()
-        );
-        self.trouble(kind::HUB_DISK_LOW, low.then_some(text)).await;
+        let disk = Disk::of(free, size, self.watch.disk);
+        self.watch.disk = disk;
+        let low = disk == Disk::Low;
+        self.say_disk(disk, free).await;
+        if connected && low != self.watch.output_held {
+            let store = self.hub.record().max_file_store;
+            let done = match low {
+                true => streams::hold(&self.bus, stream::LOG).await,
+                false => streams::ensure_keeping(&self.bus, store, &self.keeps)
+                    .await
+                    .map(drop),
+            };
+            match done {
+                Ok(()) => self.watch.output_held = low,
+                Err(error) => tracing::warn!(%error, low, "output is not held or let go yet"),
+            }
+        }
         if !connected {
             return;
         }
@@ -254,34 +288,65 @@ impl Guard {
         }
     }
 
-    async fn look_at_room(&mut self, there: &BTreeMap<String, StreamState>) {
-        let mut full = Vec::new();
-        for (name, state) in there {
-            // Leases and presences replace each other; a registry is as full as it is.
-            if state.max_bytes > 0 && state.bytes > state.max_bytes / 100 * WARN_AT_PERCENT {
-                full.push(name.as_str());
-            }
-        }
-        let known = self.word.troubles.iter();
-        let mut said: Vec<&str> = known
-            .filter_map(|t| {
-                t.kind
-                    .strip_prefix(kind::HUB_NEARLY_FULL)?
-                    .strip_prefix(' ')
-            })
-            .collect();
-        said.sort_unstable();
-        if said == full {
+    async fn say_disk(&mut self, disk: Disk, free: u64) {
+        if disk == self.watch.disk_said {
             return;
         }
-        let full: Vec<String> = full.into_iter().map(str::to_owned).collect();
+        self.watch.disk_said = disk;
+        let place = self.hub.home().hub_dir();
+        let left = format!(
+            "the disk of {} has {} left",
+            place.display(),
+            rounded_size(free)
+        );
+        let short = match disk {
+            Disk::Enough => None,
+            Disk::Short | Disk::Low => {
+                let there = super::streams(&self.bus).await;
+                let there = there.unwrap_or_else(|_| self.watch.last.clone());
+                let stored = room::stored(&there);
+                Some(format!(
+                    "{left}; the hub's own: {stored}: free some, or keep less (config.toml)"
+                ))
+            }
+        };
+        self.trouble(kind::HUB_DISK_SHORT, short).await;
+        let low = format!(
+            "{left}: dispatch is refused and output waits on its machines: free some, the hub goes on by itself"
+        );
+        let low = (disk == Disk::Low).then_some(low);
+        self.trouble(kind::HUB_DISK_LOW, low).await;
+    }
+
+    async fn look_at_room(&mut self, there: &BTreeMap<String, StreamState>) {
+        let now = clock::boot_time();
         for name in stream::ALL {
-            let text = match there.get(name).filter(|_| full.iter().any(|f| f == name)) {
-                Some(state) => Some(room::nearly_full(&self.bus, name, state).await),
-                None => None,
+            let before = self.watch.warned.get(name).copied();
+            let level = there.get(name).and_then(|state| {
+                // The keeper makes room in the journal, before anybody has to.
+                let from = if name == stream::JOB {
+                    MAKE_ROOM_ABOVE_PERCENT
+                } else {
+                    0
+                };
+                warns_at(state.bytes, state.max_bytes, before.map(|(at, _)| at), from)
+            });
+            let (Some(level), Some(state)) = (level, there.get(name)) else {
+                if self.watch.warned.remove(name).is_some() {
+                    self.trouble_of(kind::HUB_NEARLY_FULL, Some(name), None)
+                        .await;
+                }
+                continue;
             };
-            self.trouble_of(kind::HUB_NEARLY_FULL, Some(name), text)
-                .await;
+            let worse = before.is_none_or(|(at, _)| level > at);
+            let old = before.is_none_or(|(_, said)| now.since(said) >= REFRESH);
+            if worse || old {
+                self.watch.warned.insert(name, (level, now));
+                let text = room::nearly_full(&self.bus, name, state).await;
+                self.warn(kind::HUB_NEARLY_FULL, name, text, worse).await;
+            } else if let Some((at, _)) = self.watch.warned.get_mut(name) {
+                *at = level;
+            }
         }
     }
 
@@ -290,6 +355,24 @@ impl Guard {
         self.watch.removals.count(&self.watch.last, there);
         if let Some(detail) = self.watch.removals.take(clock::boot_time()) {
             self.tell(kind::HUB_REMOVED, detail).await;
+        }
+    }
+
+    /// Says a trouble in new words: as an event, too, where it is worse than it was.
+    async fn warn(&mut self, kind: &'static str, about: &str, text: String, worse: bool) {
+        let name = format!("{kind} {about}");
+        let known = self.word.troubles.iter_mut().find(|t| t.kind == name);
+        let Some(trouble) = known else {
+            return self.trouble_of(kind, Some(about), Some(text)).await;
+        };
+        trouble.text.clone_from(&text);
+        if worse {
+            tracing::error!("{text}");
+            let detail = json!({ "stream": about, "text": text });
+            self.tell(kind, detail).await;
+        }
+        if let Err(error) = self.bus.say_word(&self.word).await {
+            tracing::debug!(%error, "the hub's word was not stored");
         }
     }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES, WireError};
+use fleet_contract::event::kind;
+use fleet_contract::hub::Trouble;
 use fleet_contract::lease::Mark;
 use fleet_contract::time::Time;
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,17 @@ pub struct HubWord {
     pub troubles: Vec<Trouble>,
 }
 
+impl HubWord {
+    /// Why the hub takes no jobs, if it does not.
+    #[must_use]
+    pub fn refuses_jobs(&self) -> Option<&str> {
+        let refuses = [kind::HUB_DISK_LOW, kind::HUB_STREAM_SILENT];
+        let mut troubles = self.troubles.iter();
+        let found = troubles.find(|trouble| refuses.contains(&trouble.kind.as_str()));
+        found.map(|trouble| trouble.text.as_str())
+    }
+}
+
 /// A recovery that is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovered {
@@ -61,17 +74,6 @@ pub struct Recovered {
     /// has an earlier one and no journal was purged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal: Option<Mark>,
-}
-
-/// Something that is wrong with the hub.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
-    /// What kind of trouble: the kind of its event.
-    pub kind: String,
-    /// In words, with what to do.
-    pub text: String,
-    /// Since when.
-    pub since: Time,
 }
 
 impl Bus {

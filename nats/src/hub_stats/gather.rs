@@ -204,6 +204,8 @@ impl Gatherer {
                     false => Ok(Vec::new()),
                 }
             });
+        let word = by(until, self.bus.hub_word()).await;
+        let word = self.or_missing("what is wrong", word).flatten();
         let slow = self.or_missing("who was too slow", slow);
         let slow = slow.unwrap_or_default();
         let mut stats = HubStats {
@@ -215,6 +217,7 @@ impl Gatherer {
             started_at: self.about.started_at,
             server: varz.map(|varz| self.server(varz)),
             disk: self.disk(),
+            troubles: word.map(|word| word.troubles).unwrap_or_default(),
             consumers_total: streams.iter().map(|stream| stream.consumers).sum(),
             streams,
             consumers,

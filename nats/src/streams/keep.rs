@@ -100,6 +100,20 @@ impl Keeps {
     }
 }
 
+/// Sets the bytes of a stream to what it has, as nobody has set it: they go back by themselves.
+pub(super) fn hold(config: &mut Map<String, Value>, bytes: u64) {
+    let there = Value::Object(config.clone());
+    let set = match set(&there).contains(AGE) {
+        true => format!("{AGE} {BYTES}"),
+        false => BYTES.to_owned(),
+    };
+    config.insert(BYTES.to_owned(), bytes.into());
+    let metadata = config.entry("metadata").or_insert_with(|| json!({}));
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.insert(SET.to_owned(), set.into());
+    }
+}
+
 /// What a configuration says was set by an operator.
 fn set(config: &Value) -> &str {
     config["metadata"][SET].as_str().unwrap_or_default()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fleet_contract::hub::{
     ConsumerStats, DiskStats, HubStats, KeeperStats, Rates, ServerStats, SlowPeer, StreamStats,
+    Trouble,
 };
 use fleet_contract::time::Time;
 
@@ -46,6 +47,7 @@ pub(crate) fn well(now: Time) -> HubStats {
         addresses: vec!["0.0.0.0:4222".to_owned(), "192.168.1.20:4222".to_owned()],
         version: "0.1.0".to_owned(),
         started_at: before(now, 11_000),
+        troubles: Vec::new(),
         server: Some(ServerStats {
             version: "2.15.1".to_owned(),
             started_at: before(now, 11_000),
@@ -129,6 +131,11 @@ pub(crate) fn troubled(now: Time) -> HubStats {
         machines_lost: 3,
         leases_taken: 1,
     };
+    stats.troubles = vec![Trouble {
+        kind: "hub.nearly_full JOB".to_owned(),
+        text: "stream JOB is 96 % full: dispatch is refused from 90 %: keep less of what has ended (jobs_age, jobs_size), or end what waits (`fleet cancel`); most of it: job 6mejsgu3hxsxcvaq (about 78 MiB)".to_owned(),
+        since: before(now, 240),
+    }];
     stats.missing = vec!["the consumers of LOG: no answer in time".to_owned()];
     stats.bound();
     stats

@@ -41,6 +41,14 @@ fn of_hub(sheet: &mut Sheet<'_>, hub: &HubStats) {
     if let Some(why) = sheet.model.bus.silent().map(str::to_owned) {
         sheet.say(1, "hub", vec![(why, Role::Warn, 0)]);
     }
+    for trouble in &hub.troubles {
+        let since = words::clock(trouble.since, &sheet.model.zone);
+        let parts = vec![
+            (trouble.text.clone(), Role::Bad, 0),
+            (format!("since {since}"), Role::Dim, 1),
+        ];
+        sheet.say(0, "degraded", parts);
+    }
     for missing in &hub.missing {
         sheet.say(2, "not known", vec![(missing.clone(), Role::Warn, 0)]);
     }
