@@ -46,11 +46,19 @@ const MADE: u64 = 0;
 /// Lanes whose records this process has seen, by the sequence of the record: it is not looked for
 /// again before each job that goes there.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LanesSeen(Arc<Mutex<BTreeMap<Lane, u64>>>);
+pub(crate) struct LanesSeen(Arc<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    lanes: Mutex<BTreeMap<Lane, u64>>,
+    /// Held by whoever makes one: hundreds of jobs that are sent at once into a new lane make it
+    /// once.
+    making: tokio::sync::Mutex<()>,
+}
 
 impl LanesSeen {
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<Lane, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seq(&self, lane: &Lane) -> Option<u64> {
@@ -131,6 +139,10 @@ impl Bus {
         if self.lanes_seen().seq(&lane).is_some() {
             return Ok(());
         }
+        let _alone = self.lanes_seen().0.making.lock().await;
+        if self.lanes_seen().seq(&lane).is_some() {
+            return Ok(());
+        }
         let seq = match self.lane_record(&lane).await? {
             Some((seq, Some(stored))) if stored == *needs => seq,
             // A record that says something else would keep every machine away.
@@ -153,13 +165,24 @@ impl Bus {
     /// What the server says.
     pub(crate) async fn confirm_lane(&self, needs: &Needs) -> Result<(), BusError> {
         let lane = needs.lane();
-        let seq = match self.lane_record(&lane).await? {
+        let is_as_seen = |record: &Option<(u64, Option<Needs>)>| match record {
+            Some((seq, Some(stored))) => {
+                stored == needs && self.lanes_seen().seq(&lane) == Some(*seq)
+            }
+            _ => false,
+        };
+        if is_as_seen(&self.lane_record(&lane).await?) {
+            return Ok(());
+        }
+        let _alone = self.lanes_seen().0.making.lock().await;
+        let record = self.lane_record(&lane).await?;
+        if is_as_seen(&record) {
+            return Ok(());
+        }
+        let seq = match record {
             Some((seq, Some(stored))) if stored == *needs => {
-                if self.lanes_seen().seq(&lane) != Some(seq) {
-                    // Its record is younger than the last look: the consumers that were there then
-                    // may be gone.
-                    self.ensure_queues(&Target::Lane(lane.clone())).await?;
-                }
+                // It is younger than the last look: the consumers that were there then may be gone.
+                self.ensure_queues(&Target::Lane(lane.clone())).await?;
                 seq
             }
             _ => self.make_lane(needs).await?,

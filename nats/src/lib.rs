@@ -2,7 +2,7 @@
 //!
 //! Where to look: [`subject`] and [`streams`] say what is on the bus, [`bus`] holds the few
 //! primitives everything is built on, [`tail`] reads in order. Above them, by what is on the wire:
-//! [`journal`] and [`work`] (jobs and their tickets), [`output`], [`owners`] and [`assemble`] (what jobs write),
+//! [`journal`], [`work`] and [`pulls`] (jobs and their tickets), [`output`], [`owners`] and [`assemble`] (what jobs write),
 //! [`registry`] and [`probe`] (machines and leases), [`stat`] (what machines count), [`flow`] (other
 //! events), [`recording`] (all of it in a file). [`operate`] is what a person does to jobs, [`keeper`]
 //! what the hub does when nobody else would, [`hub`] the nats-server itself, [`hub_stats`] what it
@@ -29,6 +29,7 @@ pub mod operate;
 pub mod output;
 pub mod owners;
 pub mod probe;
+pub mod pulls;
 pub mod recording;
 pub mod registry;
 pub mod stat;

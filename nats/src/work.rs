@@ -2,24 +2,20 @@
 
 use std::time::Duration;
 
-use async_nats::{Message, StatusCode, Subscriber};
+use async_nats::Message;
 use bytes::Bytes;
 use fleet_contract::envelope::{self, Header, TICKET_MAX_BYTES, WireError};
 use fleet_contract::spec::{Priority, Target};
 use fleet_contract::ticket::{TICKET_KIND, Ticket};
-use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::bus::{Bus, BusError, Store, is_smuggled};
 use crate::clock;
+use crate::pulls::PARK_FOR;
 use crate::subject;
 
 /// How long a delivered ticket may stay unanswered: it covers delivery to claim only.
 pub const ACK_WAIT: Duration = Duration::from_secs(5);
-/// How long one parked pull waits at the hub.
-pub const PARK_FOR: Duration = Duration::from_secs(60);
-/// How long a pull without waiting waits for its answer.
-const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// How often the publication of a ticket is tried.
 const PUBLISH_TRIES: u32 = 3;
 /// How often a consumer that is being deleted is made, and the pause between two tries.
@@ -40,19 +36,6 @@ pub struct Delivered {
     reply: String,
 }
 
-/// What a pull brought.
-#[derive(Debug)]
-pub enum Pulled {
-    /// A ticket.
-    Ticket(Box<Delivered>),
-    /// The queue is empty.
-    Empty,
-    /// The pull has to be made again: it expired, or the hub's consumer moved.
-    Again,
-    /// The queue's consumer does not exist (yet).
-    NoConsumer,
-}
-
 /// One queue of tickets: a lane or a machine's own, and a priority.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Queue {
@@ -69,115 +52,23 @@ impl Queue {
             api: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
         }
     }
-}
 
-/// Asks queues for tickets that are there now, one queue at a time, over one inbox: a delivered
-/// ticket keeps its own subject, which the client's shared inbox cannot tell apart.
-#[derive(Debug)]
-pub struct Asker {
-    bus: Bus,
-    inbox: String,
-    asked: u64,
-    answers: Subscriber,
-}
-
-impl Asker {
-    /// Asks a queue for a ticket that is there now. A ticket that an earlier pull had given up on
-    /// may be what it brings.
-    ///
-    /// # Errors
-    /// `NoAnswer` or `Closed`.
-    pub async fn pull_now(&mut self, queue: &Queue) -> Result<Pulled, BusError> {
-        self.asked += 1;
-        let reply = format!("{}.{}", self.inbox, self.asked);
-        let body = Bytes::from_static(br#"{"batch":1,"no_wait":true}"#);
-        let client = self.bus.client();
-        let sent = client.publish_with_reply(queue.api.clone(), reply.clone(), body);
-        let no_answer = || BusError::NoAnswer {
-            what: queue.api.clone(),
-            within: ASK_WITHIN,
-        };
-        let deadline = tokio::time::Instant::now() + ASK_WITHIN;
-        tokio::time::timeout_at(deadline, sent)
-            .await
-            .map_err(|_| no_answer())?
-            .map_err(|e| BusError::Closed(e.to_string()))?;
-        loop {
-            let answer = tokio::time::timeout_at(deadline, self.answers.next()).await;
-            let Some(message) = answer.map_err(|_| no_answer())? else {
-                return Err(BusError::Closed("the inbox of pulls ended".to_owned()));
-            };
-            match pulled(&message) {
-                ticket @ Pulled::Ticket(_) => return Ok(ticket),
-                status if message.subject.as_str() == reply => return Ok(status),
-                // An earlier pull's word comes too late to mean anything.
-                _ => {}
-            }
-        }
+    pub(crate) fn api(&self) -> &str {
+        &self.api
     }
 }
 
-impl Asker {
-    /// Ends it. A ticket that still arrives goes back to its queue at once.
-    pub async fn withdraw(mut self) {
-        give_back_late(&self.bus, &mut self.answers).await;
+impl Delivered {
+    /// The ticket in a message that a pull brought; none where it was not delivered as one.
+    pub(crate) fn of(message: &Message) -> Option<Self> {
+        let reply = message.reply.as_ref()?;
+        Some(Self {
+            ticket: decode_ticket(message).map(|(_, ticket)| ticket),
+            subject: message.subject.to_string(),
+            deliveries: deliveries(reply),
+            reply: reply.to_string(),
+        })
     }
-}
-
-/// A pull that waits at the hub for the next ticket of a queue.
-#[derive(Debug)]
-pub struct Parked {
-    replies: Subscriber,
-    /// When the hub has surely given it up, whatever it said.
-    over: tokio::time::Instant,
-}
-
-impl Parked {
-    /// What the pull brings; waits up to [`PARK_FOR`].
-    pub async fn next(&mut self) -> Pulled {
-        match tokio::time::timeout_at(self.over, self.replies.next()).await {
-            Ok(Some(message)) => pulled(&message),
-            Ok(None) | Err(_) => Pulled::Again,
-        }
-    }
-
-    /// Takes the pull back. A ticket that still arrives goes back to its queue at once: dropped, it
-    /// would wait out its whole [`ACK_WAIT`].
-    pub async fn withdraw(mut self, bus: &Bus) {
-        give_back_late(bus, &mut self.replies).await;
-    }
-}
-
-/// Ends a subscription and gives back whatever ticket still arrives on it.
-async fn give_back_late(bus: &Bus, replies: &mut Subscriber) {
-    if replies.drain().await.is_err() {
-        return;
-    }
-    while let Some(message) = replies.next().await {
-        if let Pulled::Ticket(delivered) = pulled(&message) {
-            // Nothing more can be done about it: it is delivered again after its wait.
-            let _ = bus.give_back(&delivered).await;
-        }
-    }
-}
-
-fn pulled(message: &Message) -> Pulled {
-    match message.status {
-        None | Some(StatusCode::OK) => {}
-        Some(StatusCode::NO_RESPONDERS) => return Pulled::NoConsumer,
-        Some(StatusCode::NOT_FOUND) => return Pulled::Empty,
-        Some(_) => return Pulled::Again,
-    }
-    let Some(reply) = &message.reply else {
-        return Pulled::Again;
-    };
-    let ticket = decode_ticket(message);
-    Pulled::Ticket(Box::new(Delivered {
-        ticket: ticket.map(|(_, ticket)| ticket),
-        subject: message.subject.to_string(),
-        deliveries: deliveries(reply),
-        reply: reply.to_string(),
-    }))
 }
 
 /// The ticket in a message. One that lies in another queue than it says, or that the server was made
@@ -247,47 +138,6 @@ impl Bus {
             }
         }
         Err(unanswered.unwrap_or_else(|| BusError::Closed("never tried".to_owned())))
-    }
-
-    /// Where the answers of [`Asker::pull_now`] arrive.
-    ///
-    /// # Errors
-    /// `Closed`.
-    pub async fn asker(&self) -> Result<Asker, BusError> {
-        let inbox = self.client().new_inbox();
-        let answers = self
-            .client()
-            .subscribe(format!("{inbox}.*"))
-            .await
-            .map_err(|e| BusError::Closed(e.to_string()))?;
-        Ok(Asker {
-            bus: self.clone(),
-            inbox,
-            asked: 0,
-            answers,
-        })
-    }
-
-    /// Parks a pull at a queue.
-    ///
-    /// # Errors
-    /// `Closed`.
-    pub async fn park(&self, queue: &Queue) -> Result<Parked, BusError> {
-        let closed = |e: &dyn std::fmt::Display| BusError::Closed(e.to_string());
-        let inbox = self.client().new_inbox();
-        let replies = self
-            .client()
-            .subscribe(inbox.clone())
-            .await
-            .map_err(|e| closed(&e))?;
-        let expires = u64::try_from(PARK_FOR.as_nanos()).unwrap_or(u64::MAX);
-        let body = json!({ "batch": 1, "expires": expires }).to_string();
-        self.client()
-            .publish_with_reply(queue.api.clone(), inbox, body.into())
-            .await
-            .map_err(|e| closed(&e))?;
-        let over = tokio::time::Instant::now() + PARK_FOR + ACK_WAIT;
-        Ok(Parked { replies, over })
     }
 
     /// Acknowledges a ticket and waits until the hub has confirmed it.

@@ -11,9 +11,10 @@ use fleet_nats::bus::{Bus, BusError};
 use fleet_nats::connect::{ConnectOptions, connect};
 use fleet_nats::hub::Permission;
 use fleet_nats::output::ChunkHead;
+use fleet_nats::pulls::Pulled;
 use fleet_nats::tail::{self, From};
 use fleet_nats::testing::TestHub;
-use fleet_nats::work::{Pulled, Queue};
+use fleet_nats::work::Queue;
 use fleet_nats::{clock, keeper, streams, subject};
 
 const STORE: u64 = 1 << 30;
@@ -73,14 +74,15 @@ async fn a_worker_takes_a_job_from_ticket_to_claim() {
     let agent = worker(&hub, "studio").await;
     let queue = Queue::new(&any(), Priority::Normal);
     assert!(matches!(
-        agent.asker().await.unwrap().pull_now(&queue).await.unwrap(),
+        agent.pulls().await.unwrap().pull_now(&queue).await.unwrap(),
         Pulled::Empty
     ));
-    let mut parked = agent.park(&queue).await.unwrap();
+    let mut parked = agent.pulls().await.unwrap();
+    parked.park(&queue).await.unwrap();
 
     let id = clock::job_id();
     let dispatched = bus.dispatch(id, None, spec(any())).await.unwrap();
-    let Pulled::Ticket(delivered) = parked.next().await else {
+    let Some((None, Pulled::Ticket(delivered))) = parked.next().await else {
         panic!("no ticket")
     };
     let ticket = delivered.ticket.clone().unwrap();
@@ -109,7 +111,7 @@ async fn a_worker_takes_a_job_from_ticket_to_claim() {
     assert_eq!(reading.tip, reading.own);
     agent.ack(&delivered).await.unwrap();
     assert!(matches!(
-        agent.asker().await.unwrap().pull_now(&queue).await.unwrap(),
+        agent.pulls().await.unwrap().pull_now(&queue).await.unwrap(),
         Pulled::Empty
     ));
     assert_eq!(bus.usage("WORK").await.unwrap().messages, 0);
@@ -123,18 +125,21 @@ async fn a_ticket_given_back_or_withdrawn_comes_again_at_once() {
     let bus = operator(&hub).await;
     let (one, two) = (worker(&hub, "one").await, worker(&hub, "two").await);
     let queue = Queue::new(&any(), Priority::Normal);
-    let mut first = one.park(&queue).await.unwrap();
+    let mut first = one.pulls().await.unwrap();
+    first.park(&queue).await.unwrap();
     bus.dispatch(clock::job_id(), None, spec(any()))
         .await
         .unwrap();
-    let Pulled::Ticket(delivered) = first.next().await else {
+    let Some((_, Pulled::Ticket(delivered))) = first.next().await else {
         panic!("no ticket")
     };
-    let withdrawn = one.park(&queue).await.unwrap();
-    withdrawn.withdraw(&one).await;
-    let mut second = two.park(&queue).await.unwrap();
+    let mut withdrawn = one.pulls().await.unwrap();
+    withdrawn.park(&queue).await.unwrap();
+    withdrawn.withdraw().await;
+    let mut second = two.pulls().await.unwrap();
+    second.park(&queue).await.unwrap();
     one.give_back(&delivered).await.unwrap();
-    let Pulled::Ticket(again) = second.next().await else {
+    let Some((_, Pulled::Ticket(again))) = second.next().await else {
         panic!("no ticket")
     };
     assert_eq!(again.deliveries, 2);
@@ -152,7 +157,7 @@ async fn pins_are_strict_and_unknown_queues_are_told() {
     let agent = worker(&hub, "studio").await;
     assert!(matches!(
         agent
-            .asker()
+            .pulls()
             .await
             .unwrap()
             .pull_now(&pin(&studio))
@@ -174,7 +179,7 @@ async fn pins_are_strict_and_unknown_queues_are_told() {
         .unwrap();
     assert!(matches!(
         agent
-            .asker()
+            .pulls()
             .await
             .unwrap()
             .pull_now(&pin(&studio))
@@ -185,7 +190,7 @@ async fn pins_are_strict_and_unknown_queues_are_told() {
     let other = worker(&hub, "forge").await;
     assert!(matches!(
         other
-            .asker()
+            .pulls()
             .await
             .unwrap()
             .pull_now(&pin(&forge))

@@ -22,9 +22,10 @@ use fleet_contract::spec::{JobSpec, Target};
 use fleet_nats::bus::{Bus, BusError, Store};
 use fleet_nats::connect::{ConnectOptions, Link, LinkState, connect};
 use fleet_nats::hub::{Credentials, Permission};
+use fleet_nats::pulls::Pulled;
 use fleet_nats::tail::{From, Next, Tail};
 use fleet_nats::testing::TestHub;
-use fleet_nats::work::{Pulled, Queue};
+use fleet_nats::work::Queue;
 use fleet_nats::{clock, flow, keeper, subject};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -236,13 +237,13 @@ async fn a_lane_whose_tickets_nobody_can_pull_is_made_usable_again() {
     }
     let record = subject::lane(&needs.lane());
     bench.bus.purge("LANE", &record, None).await.unwrap();
-    let mut asker = bench.bus.asker().await.unwrap();
-    let pulled = asker.pull_now(&queue).await.unwrap();
+    let mut pulls = bench.bus.pulls().await.unwrap();
+    let pulled = pulls.pull_now(&queue).await.unwrap();
     assert!(matches!(pulled, Pulled::NoConsumer), "{pulled:?}");
     let _keeper = bench.keeper(Pace::default(), None).await;
     let deadline = Instant::now() + LONG;
     let delivered = loop {
-        if let Pulled::Ticket(delivered) = asker.pull_now(&queue).await.unwrap() {
+        if let Pulled::Ticket(delivered) = pulls.pull_now(&queue).await.unwrap() {
             break delivered;
         }
         assert!(Instant::now() < deadline, "nobody can pull it");

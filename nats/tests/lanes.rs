@@ -14,8 +14,9 @@ use fleet_contract::spec::{JobSpec, Priority, Target};
 use fleet_contract::ticket::Ticket;
 use fleet_nats::bus::{Bus, Store};
 use fleet_nats::hub::Permission;
+use fleet_nats::pulls::Pulled;
 use fleet_nats::testing::TestHub;
-use fleet_nats::work::{Delivered, Pulled, Queue};
+use fleet_nats::work::{Delivered, Queue};
 use fleet_nats::{clock, keeper, subject};
 
 const STORE: u64 = 1 << 30;
@@ -100,10 +101,10 @@ async fn a_ticket_says_what_its_lane_requires_when_the_record_is_lost() {
 /// The next ticket of a lane. A queue may be found empty for a moment after a ticket was stored.
 async fn pull(bus: &Bus, lane: Lane) -> Delivered {
     let queue = Queue::new(&Target::Lane(lane), Priority::Normal);
-    let mut asker = bus.asker().await.unwrap();
+    let mut pulls = bus.pulls().await.unwrap();
     let pulled = async {
         loop {
-            match asker.pull_now(&queue).await.unwrap() {
+            match pulls.pull_now(&queue).await.unwrap() {
                 Pulled::Ticket(delivered) => return *delivered,
                 Pulled::NoConsumer => panic!("nobody can pull from it"),
                 Pulled::Empty | Pulled::Again => tokio::task::yield_now().await,
@@ -161,8 +162,8 @@ async fn a_hub_that_removed_a_lane_makes_the_consumers_of_one_that_is_there_agai
     delete_consumers(&bus, &needs).await;
     bus.mend_lane(&needs.lane()).await.unwrap();
     let queue = Queue::new(&Target::Lane(needs.lane()), Priority::Normal);
-    let mut asker = bus.asker().await.unwrap();
-    let pulled = asker.pull_now(&queue).await.unwrap();
+    let mut pulls = bus.pulls().await.unwrap();
+    let pulled = pulls.pull_now(&queue).await.unwrap();
     assert!(matches!(pulled, Pulled::Empty), "{pulled:?}");
 }
 

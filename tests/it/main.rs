@@ -20,6 +20,7 @@ mod fixtures;
 mod fleet;
 mod harness;
 mod json;
+mod lanes;
 mod moved;
 mod needs;
 mod output;

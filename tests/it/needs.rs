@@ -330,42 +330,6 @@ fn what_a_job_prefers_it_gets_where_it_is_free() {
     fleet.until(&busy, "succeeded");
 }
 
-/// Six lanes, one slot: every lane gets its turn, and nothing is held that another could run.
-#[test]
-fn lanes_take_turns() {
-    const LANES: usize = 6;
-    const EACH: usize = 20;
-    let fleet = Fleet::up("studio", 1);
-    let gate = Gate::new();
-    let line = gate.wait("go");
-    let busy = fleet.dispatch(&["--shell", "--", &line]);
-    fleet.until(&busy, "running");
-    let out = gate.file("ran");
-    let out = out.display();
-    let lanes: Vec<String> = (0..LANES).map(|n| format!("mem>={}MiB", n + 1)).collect();
-    for (n, needs) in lanes.iter().enumerate() {
-        let line = format!("echo {n} >> {out}");
-        let count = EACH.to_string();
-        let words = [
-            "dispatch", "--needs", needs, "--count", &count, "--shell", "--", &line,
-        ];
-        fleet.run(&words).ok();
-    }
-    gate.open("go");
-    let ran = gate.until_lines("ran", LANES * EACH);
-    // As long as every lane has jobs, none is far ahead of another. Not a turn is missed, but for
-    // one whose answer comes too late on a slow machine.
-    let mut turns = [0; LANES];
-    for (at, line) in ran.iter().enumerate() {
-        turns[line.parse::<usize>().unwrap()] += 1;
-        let (least, most) = (turns.iter().min().unwrap(), turns.iter().max().unwrap());
-        assert!(
-            most - least <= 2 || *most == EACH,
-            "{turns:?} after {at}: {ran:?}"
-        );
-    }
-}
-
 #[test]
 fn lanes_outlive_their_hub_and_empty_ones_go_with_it() {
     let mut fleet = Fleet::hub_alone();

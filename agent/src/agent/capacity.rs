@@ -35,7 +35,11 @@ pub(super) struct Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.capacity.state().held.remove(&self.id);
+        {
+            let mut state = self.capacity.state();
+            state.held.remove(&self.id);
+            state.freed += 1;
+        }
         self.capacity.changed();
     }
 }
@@ -53,6 +57,7 @@ struct State {
     probed: Probed,
     held: HashMap<u64, Reserved>,
     holds: u64,
+    freed: u64,
 }
 
 impl Capacity {
@@ -80,6 +85,11 @@ impl Capacity {
     /// Changes whenever another answer may hold.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// How often something that was held was given back.
+    pub(super) fn freed(&self) -> u64 {
+        self.state().freed
     }
 
     /// Takes over what probes found. What jobs hold is not theirs to say.

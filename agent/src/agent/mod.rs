@@ -16,6 +16,7 @@ mod listen;
 mod presence;
 mod puller;
 mod pump;
+mod queues;
 mod recall;
 mod routes;
 mod specs;

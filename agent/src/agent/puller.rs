@@ -1,37 +1,30 @@
 //! Asks for work: a freed slot asks high, normal, low without waiting, lanes in rotating order, and
 //! where nothing is there, parks a pull at every queue. Only lanes whose requirements this machine
-//! satisfies and has room for are asked.
+//! satisfies and has room for are asked. Which queue is asked when is [`super::queues`]'.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_contract::ids::{Lane, TicketId};
 use fleet_contract::spec::{Priority, Target};
 use fleet_contract::ticket::Ticket;
-use fleet_nats::bus::{Bus, BusError};
+use fleet_nats::bus::BusError;
 use fleet_nats::connect::LinkState;
 use fleet_nats::lanes::KnownLane;
-use fleet_nats::subject;
-use fleet_nats::work::{Asker, Delivered, Parked, Pulled, Queue};
-use futures_util::future::select_all;
+use fleet_nats::pulls::{ASK_WITHIN, Pulled, Pulls};
+use fleet_nats::work::Delivered;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::capacity::{Hold, Slot};
 use super::context::Context;
+use super::queues::{Place, Queues, Word};
 
-/// A queue found empty is not asked again this soon while others give work.
-const EMPTY_FOR: Duration = Duration::from_millis(5);
-/// Pause before a hub that does not answer, or has no queue for us yet, is asked again.
+/// Pause before a hub that does not answer is asked again.
 const RETRY: Duration = Duration::from_millis(100);
 /// While the disk is full, how often it is looked at again.
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
-/// One sweep in so many asks the lanes from the other end.
-const OTHER_END: u64 = 8;
-
-/// How long after its dispatch a job is left once to the machines that it prefers.
-const PREFER_FOR: Duration = Duration::from_secs(2);
 /// Tickets that were left to others and are remembered.
 const LEFT_MAX: usize = 1024;
 /// Pause before a ticket for this very machine comes again that it has no room for.
@@ -57,17 +50,13 @@ pub(super) async fn run(context: Arc<Context>, slots: Arc<Semaphore>, offers: mp
     let mut puller = Puller {
         changes: context.capacity.changes(),
         known: context.lanes.subscribe(),
+        queues: Queues::new(context.me.clone()),
         context,
-        lanes: vec![Lane::any()],
-        served: HashMap::new(),
         left: VecDeque::new(),
-        back: Back::default(),
-        parked: HashMap::new(),
-        empty: HashMap::new(),
-        sweeps: 0,
+        backs: Backs::default(),
         connects: 0,
         lapses: 0,
-        asker: None,
+        pulls: None,
     };
     puller.choose();
     loop {
@@ -105,20 +94,23 @@ struct Puller {
     known: watch::Receiver<Vec<KnownLane>>,
     /// What this machine has.
     changes: watch::Receiver<u64>,
-    /// The lanes that are asked.
-    lanes: Vec<Lane>,
-    /// The lane that gave the last ticket of each priority.
-    served: HashMap<Priority, Lane>,
+    queues: Queues,
     /// Tickets that were left to machines that their jobs prefer.
     left: VecDeque<TicketId>,
-    back: Back,
-    parked: HashMap<Queue, Parked>,
-    empty: HashMap<Queue, Instant>,
-    sweeps: u64,
+    backs: Backs,
     connects: u64,
     /// Lapses of the lease before which no pull of these was made.
     lapses: u64,
-    asker: Option<Asker>,
+    pulls: Option<Pulls>,
+}
+
+/// [`Back`] by what is missing.
+#[derive(Default)]
+struct Backs {
+    room: Back,
+    lack: Back,
+    /// How often room was given back when `room` was last begun anew.
+    freed: u64,
 }
 
 /// When tickets for this very machine that it has no room for come again: one after another, so that
@@ -139,33 +131,42 @@ impl Back {
     }
 }
 
-/// What waiting at the queues brought.
-enum Waited {
-    Ticket(Box<Delivered>),
-    /// Ask again from the start.
-    Again,
+impl Backs {
+    /// In how long a ticket comes again whose job lacks room that passes, or something else. When
+    /// room was given back the next ones come as soon as ever.
+    fn after(&mut self, now: Instant, passes: bool, freed: u64) -> Duration {
+        if !passes {
+            return self.lack.after(now, LACK_PAUSE);
+        }
+        if std::mem::replace(&mut self.freed, freed) != freed {
+            self.room = Back::default();
+        }
+        self.room.after(now, ROOM_PAUSE)
+    }
 }
+
+/// Why nothing is asked any more before it is seen whether work may be taken at all.
+struct Interrupted;
 
 impl Puller {
     async fn next(&mut self) -> (Delivered, Option<Hold>) {
         loop {
             self.until_ready().await;
             self.choose_again();
-            let delivered = match self.sweep().await {
-                Some(delivered) => delivered,
-                None => match self.wait().await {
-                    Waited::Ticket(delivered) => delivered,
-                    Waited::Again => continue,
-                },
+            let taken = match self.sweep().await {
+                Ok(Some(taken)) => Ok(Some(taken)),
+                Ok(None) => self.wait().await,
+                Err(Interrupted) => Err(Interrupted),
+            };
+            let Ok(Some((place, delivered))) = taken else {
+                continue;
             };
             if !self.context.has_room() {
                 // It comes back by itself where this does not arrive.
                 let _ = self.context.bus.give_back(&delivered).await;
                 continue;
             }
-            if let Some((lane, priority)) = subject::parse_work(&delivered.subject) {
-                self.served.insert(priority, lane);
-            }
+            self.queues.serve(&place);
             if let Some(taken) = self.consider(*delivered).await {
                 return taken;
             }
@@ -197,15 +198,12 @@ impl Puller {
             Ok(hold) => Some((delivered, hold)),
             Err(missing) => {
                 tracing::debug!(job = %ticket.job, need = missing.need, "a ticket goes back");
-                let pause = match missing.found.passes() {
-                    true => ROOM_PAUSE,
-                    false => LACK_PAUSE,
-                };
                 // Nobody else can take what is pinned, and it would come again at once.
                 let _ = match pinned {
                     true => {
-                        let now = Instant::now();
-                        let pause = self.back.after(now, pause);
+                        let (now, passes) = (Instant::now(), missing.found.passes());
+                        let freed = self.context.capacity.freed();
+                        let pause = self.backs.after(now, passes, freed);
                         bus.give_back_after(&delivered, pause).await
                     }
                     false => bus.give_back(&delivered).await,
@@ -215,15 +213,13 @@ impl Puller {
         }
     }
 
-    /// Whether a ticket is left to machines that its job prefers: once, and only when it is new.
-    /// Whoever wants it and is free has it within a moment.
+    /// Whether a ticket is left to machines that its job prefers: once. Whoever wants it and waits for
+    /// work has it before it comes here again.
     fn is_for_others(&self, ticket: &Ticket) -> bool {
         let Some(prefer) = ticket.spec.prefers() else {
             return false;
         };
-        let age = fleet_nats::clock::now().since(ticket.spec.submitted_at);
         !prefer.is(&self.context.me, self.context.capacity.labels())
-            && age < PREFER_FOR
             && !self.left.contains(&ticket.ticket)
     }
 
@@ -235,7 +231,7 @@ impl Puller {
         }
     }
 
-    /// Chooses the lanes that are asked, and takes back pulls that wait at others.
+    /// Chooses the lanes that are asked.
     fn choose(&mut self) {
         self.changes.mark_unchanged();
         let (mut lanes, mut needs) = (Vec::new(), Vec::new());
@@ -248,25 +244,8 @@ impl Puller {
         let fits = self.context.capacity.fits(&needs);
         let mut fits = fits.into_iter();
         lanes.retain(|_| fits.next() == Some(true));
-        if !lanes.contains(&Lane::any()) {
-            lanes.push(Lane::any());
-        }
-        lanes.sort_unstable();
-        lanes.dedup();
-        self.lanes = lanes;
-        let mine: HashSet<Queue> = self.queues().into_iter().collect();
-        let others: Vec<Queue> = self
-            .parked
-            .keys()
-            .filter(|q| !mine.contains(*q))
-            .cloned()
-            .collect();
-        for queue in others {
-            if let Some(parked) = self.parked.remove(&queue) {
-                self.withdraw(parked);
-            }
-        }
-        self.empty.retain(|queue, _| mine.contains(queue));
+        lanes.push(Lane::any());
+        self.queues.choose(lanes);
     }
 
     /// Waits until work may be taken: in service, connected, the lease held, room on the disk.
@@ -302,117 +281,186 @@ impl Puller {
                 // Pulls parked over an earlier connection are gone at the hub.
                 self.connects = connects;
                 self.withdraw_all();
+                self.queues.reconnected();
             }
             return;
         }
     }
 
-    /// All queues in the order in which this sweep asks them.
-    fn queues(&self) -> Vec<Queue> {
-        let me = Target::Pin(self.context.me.clone());
-        let mut priorities = Priority::ALL;
-        if self.sweeps % OTHER_END == OTHER_END - 1 {
-            priorities.reverse();
-        }
-        let mut queues = Vec::with_capacity(priorities.len() * (self.lanes.len() + 1));
-        for priority in priorities {
-            queues.push(Queue::new(&me, priority));
-            // Each goes on behind the lane that gave the last one, so that an empty lane's turn is
-            // nobody's gain.
-            let served = self.served.get(&priority);
-            let next = served.map_or(0, |s| self.lanes.partition_point(|lane| lane <= s));
-            let (before, behind) = self.lanes.split_at(next);
-            for lane in behind.iter().chain(before) {
-                queues.push(Queue::new(&Target::Lane(lane.clone()), priority));
+    /// Asks the queues that have no pull for a ticket that is there now, until one has.
+    async fn sweep(&mut self) -> Result<Option<(Place, Box<Delivered>)>, Interrupted> {
+        let order = self.queues.order();
+        let mut rest = &order[..];
+        loop {
+            let (batch, left) = self.queues.batch(rest, Instant::now());
+            if batch.is_empty() {
+                return Ok(None);
+            }
+            rest = left;
+            let mut found = match self.ask(batch).await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::debug!(%error, "the hub does not say whether there is work");
+                    return self.fail().await;
+                }
+            };
+            // In the order in which they were asked; what is parked comes behind it.
+            found.sort_by_key(|(place, _)| order.iter().position(|asked| asked == place));
+            let mut found = found.into_iter();
+            let first = found.next();
+            for (_, surplus) in found {
+                // It comes back by itself where this does not arrive.
+                let _ = self.context.bus.give_back(&surplus).await;
+            }
+            if first.is_some() {
+                return Ok(first);
             }
         }
-        queues
     }
 
-    /// Asks every queue that has no parked pull for a ticket that is there now.
-    async fn sweep(&mut self) -> Option<Box<Delivered>> {
-        self.sweeps = self.sweeps.wrapping_add(1);
-        for queue in self.queues() {
-            if self.parked.contains_key(&queue) || self.found_empty(&queue) {
+    /// Asks queues at once; every ticket that came until all have answered.
+    async fn ask(&mut self, batch: Vec<&Place>) -> Result<Vec<(Place, Box<Delivered>)>, BusError> {
+        let mut asked = Vec::with_capacity(batch.len());
+        for place in batch {
+            let Some(queue) = self.queues.queue(place).cloned() else {
                 continue;
-            }
-            match self.ask(&queue).await {
-                Ok(Pulled::Ticket(delivered)) => return Some(delivered),
-                Ok(Pulled::Empty) => {
-                    self.empty.insert(queue, Instant::now());
+            };
+            let number = self.pulls().await?.ask(&queue).await?;
+            self.queues.asked(place, number, Instant::now());
+            asked.push(number);
+        }
+        let mut found = Vec::new();
+        let late = tokio::time::sleep(ASK_WITHIN);
+        let interrupted = self.interrupted();
+        tokio::pin!(late, interrupted);
+        while asked.iter().any(|number| self.queues.is_open(*number)) {
+            let pulls = self.pulls().await?;
+            let answer = tokio::select! {
+                answer = pulls.next() => answer,
+                () = &mut late => None,
+                () = &mut interrupted => None,
+            };
+            let Some(answer) = answer else {
+                // What the others bring goes back. A ticket that is here is taken.
+                self.withdraw_all();
+                if found.is_empty() {
+                    return Err(BusError::Closed("asking was interrupted".to_owned()));
                 }
-                // A lane that the hub removed at its start; or this machine's own, not made yet.
-                Ok(Pulled::NoConsumer) => self.context.lanes_stale.notify_one(),
-                Ok(Pulled::Again) | Err(_) => {}
+                break;
+            };
+            found.extend(self.heard(answer).await);
+        }
+        Ok(found)
+    }
+
+    /// Takes in what a pull brought; a ticket with the queue it is of.
+    async fn heard(
+        &mut self,
+        (number, pulled): (Option<u64>, Pulled),
+    ) -> Option<(Place, Box<Delivered>)> {
+        let word = match pulled {
+            Pulled::Ticket(delivered) => {
+                let place = place(&delivered.subject);
+                self.queues.gave(&place);
+                if self.queues.is_chosen(&place) {
+                    return Some((place, delivered));
+                }
+                // It was parked there before this machine had something else to do.
+                let _ = self.context.bus.give_back(&delivered).await;
+                return None;
             }
+            Pulled::Empty => Word::Empty,
+            Pulled::Again => Word::Again,
+            Pulled::NoConsumer => Word::NoConsumer,
+        };
+        let gone = self.queues.brought(number?, word, Instant::now());
+        // A lane that the hub removed at its start. (This machine's own may not be made yet.)
+        if gone.is_some_and(|place| place.lane.is_some()) {
+            self.context.lanes_stale.notify_one();
         }
         None
     }
 
-    async fn ask(&mut self, queue: &Queue) -> Result<Pulled, BusError> {
-        let asker = match &mut self.asker {
-            Some(asker) => asker,
-            none => none.insert(self.context.bus.asker().await?),
-        };
-        let pulled = asker.pull_now(queue).await;
-        if pulled.is_err() {
-            // Its answer may still come, and would pass for the next one's.
-            self.withdraw_asker();
-        }
-        pulled
-    }
-
-    fn found_empty(&self, queue: &Queue) -> bool {
-        self.empty
-            .get(queue)
-            .is_some_and(|at| at.elapsed() < EMPTY_FOR)
-    }
-
-    /// Parks a pull wherever none is and waits for the first to bring something.
-    async fn wait(&mut self) -> Waited {
-        let bus = self.context.bus.clone();
-        let mut missing = false;
-        for queue in self.queues() {
-            if self.parked.contains_key(&queue) {
-                continue;
-            }
-            // A queue that did not say it was empty may not exist: a pull parked there would never
-            // be answered.
-            if !self.empty.contains_key(&queue) {
-                missing = true;
-                continue;
-            }
-            match bus.park(&queue).await {
-                Ok(parked) => {
-                    self.parked.insert(queue, parked);
+    /// Parks a pull wherever none is and waits for the first ticket; none where it is time to ask
+    /// again.
+    async fn wait(&mut self) -> Result<Option<(Place, Box<Delivered>)>, Interrupted> {
+        let interrupted = self.interrupted();
+        tokio::pin!(interrupted);
+        loop {
+            for place in self.queues.to_park() {
+                if self.park(&place).await.is_err() {
+                    return self.fail().await;
                 }
-                Err(_) => missing = true,
+            }
+            let due = self.queues.due();
+            let due = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let (known, changes) = (&mut self.known, &mut self.changes);
+            let Some(pulls) = &mut self.pulls else {
+                return self.fail().await;
+            };
+            let answer = tokio::select! {
+                answer = pulls.next() => answer,
+                () = &mut interrupted => return Err(Interrupted),
+                _ = known.changed() => {
+                    known.mark_changed();
+                    return Ok(None);
+                }
+                _ = changes.changed() => {
+                    changes.mark_changed();
+                    return Ok(None);
+                }
+                () = due => {
+                    self.queues.expire(Instant::now());
+                    return Ok(None);
+                }
+            };
+            let Some(answer) = answer else {
+                return self.fail().await;
+            };
+            let found = self.heard(answer).await;
+            if found.is_some() {
+                return Ok(found);
             }
         }
+    }
+
+    async fn park(&mut self, place: &Place) -> Result<(), BusError> {
+        if let Some(queue) = self.queues.queue(place).cloned() {
+            let number = self.pulls().await?.park(&queue).await?;
+            self.queues.parked(place, number, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Begins anew after a moment, with nothing under way.
+    async fn fail<T>(&mut self) -> Result<T, Interrupted> {
+        self.withdraw_all();
+        tokio::time::sleep(fleet_nats::clock::jittered(RETRY)).await;
+        Err(Interrupted)
+    }
+
+    async fn pulls(&mut self) -> Result<&mut Pulls, BusError> {
+        match &mut self.pulls {
+            Some(pulls) => Ok(pulls),
+            none => Ok(none.insert(self.context.bus.pulls().await?)),
+        }
+    }
+
+    /// Resolves when it has to be seen anew whether work may be taken: the agent closes, the link
+    /// changes, the lease is over.
+    fn interrupted(&self) -> impl Future<Output = ()> + use<> {
+        let (context, connects) = (self.context.clone(), self.connects);
         let lease_over = self.lease_over();
-        let (queue, pulled) = tokio::select! {
-            first = first(&mut self.parked) => first,
-            () = changed(&self.context) => return Waited::Again,
-            _ = self.known.changed() => {
-                self.known.mark_changed();
-                return Waited::Again;
+        async move {
+            tokio::select! {
+                () = changed(&context, connects) => {}
+                () = lease_over => {}
             }
-            _ = self.changes.changed() => {
-                self.changes.mark_changed();
-                return Waited::Again;
-            }
-            () = lease_over => return Waited::Again,
-            () = tokio::time::sleep(fleet_nats::clock::jittered(RETRY)), if missing => return Waited::Again,
-        };
-        self.parked.remove(&queue);
-        match pulled {
-            Pulled::Ticket(delivered) => Waited::Ticket(delivered),
-            Pulled::NoConsumer => {
-                self.empty.remove(&queue);
-                tokio::time::sleep(fleet_nats::clock::jittered(RETRY)).await;
-                Waited::Again
-            }
-            Pulled::Empty | Pulled::Again => Waited::Again,
         }
     }
 
@@ -436,41 +484,33 @@ impl Puller {
         }
     }
 
-    fn withdraw_asker(&mut self) {
-        if let Some(asker) = self.asker.take() {
-            tokio::spawn(asker.withdraw());
-        }
-    }
-
+    /// Takes back all pulls. What they still bring goes back to its queue.
     fn withdraw_all(&mut self) {
-        self.withdraw_asker();
-        for (_, parked) in std::mem::take(&mut self.parked) {
-            self.withdraw(parked);
+        self.queues.withdrawn();
+        if let Some(pulls) = self.pulls.take() {
+            tokio::spawn(pulls.withdraw());
         }
     }
+}
 
-    fn withdraw(&self, parked: Parked) {
-        let bus: Bus = self.context.bus.clone();
-        tokio::spawn(async move { parked.withdraw(&bus).await });
+/// The queue that a ticket with this subject is of, whatever else the subject says.
+fn place(subject: &str) -> Place {
+    let mut tokens = subject.split('.').skip(1);
+    let of_lane = tokens.next() == Some("work");
+    let name = tokens.next().filter(|_| of_lane);
+    Place {
+        lane: name.and_then(|name| name.parse().ok()),
+        priority: tokens
+            .next()
+            .and_then(Priority::from_letter)
+            .unwrap_or_default(),
     }
 }
 
-async fn first(parked: &mut HashMap<Queue, Parked>) -> (Queue, Pulled) {
-    if parked.is_empty() {
-        return std::future::pending().await;
-    }
-    let waits = parked.iter_mut().map(|(queue, parked)| {
-        let queue = queue.clone();
-        Box::pin(async move { (queue, parked.next().await) })
-    });
-    select_all(waits).await.0
-}
-
-/// Resolves when the agent closes or the link changes.
-async fn changed(context: &Context) {
+/// Resolves when the agent closes, or the link is not the one that had come up so many times.
+async fn changed(context: &Context, connects: u64) {
     let mut open = context.open.subscribe();
     let mut status = context.link.status();
-    let connects = status.borrow_and_update().connects;
     tokio::select! {
         () = async { let _ = open.wait_for(|open| !*open).await; } => {}
         () = async { let _ = status.wait_for(|s| s.connects != connects || s.state != LinkState::Connected).await; } => {}
@@ -490,6 +530,16 @@ mod tests {
         assert_eq!(pauses[1], ROOM_PAUSE + BACK_APART);
         assert!(pauses.is_sorted());
         assert_eq!(pauses.last(), Some(&BACK_WITHIN));
+        // One that lacks something does not make one wait that lacks room, nor do those of before when
+        // room was given back.
+        let mut backs = Backs::default();
+        for _ in 0..10_000 {
+            backs.after(now, true, 1);
+        }
+        assert_eq!(backs.after(now, true, 1), BACK_WITHIN);
+        assert_eq!(backs.after(now, false, 1), LACK_PAUSE);
+        assert_eq!(backs.after(now, true, 2), ROOM_PAUSE);
+        assert_eq!(backs.after(now, true, 2), ROOM_PAUSE + BACK_APART);
         // One that comes later is not late for their sake once they have come.
         let later = now + 2 * BACK_WITHIN;
         assert_eq!(back.after(later, ROOM_PAUSE), ROOM_PAUSE);

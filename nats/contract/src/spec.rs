@@ -110,7 +110,7 @@ impl Prefer {
     pub fn is(&self, machine: &MachineId, labels: &BTreeMap<String, String>) -> bool {
         match self {
             Self::Machine(preferred) => preferred == machine,
-            Self::Label(name, value) => labels.get(name) == Some(value),
+            Self::Label(name, value) => crate::needs::label(labels, name) == Some(value.as_str()),
         }
     }
 }

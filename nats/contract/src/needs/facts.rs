@@ -151,6 +151,16 @@ pub struct Facts<'a> {
 
 static NO_SKILLS: BTreeMap<String, String> = BTreeMap::new();
 
+/// A label, whatever the case of its name.
+pub(crate) fn label<'a>(labels: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+    let found = labels.get(name).or_else(|| {
+        let mut all = labels.iter();
+        all.find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    });
+    found.map(String::as_str)
+}
+
 impl<'a> Facts<'a> {
     /// What a machine knows of itself.
     #[must_use]
@@ -183,13 +193,7 @@ impl<'a> Facts<'a> {
 
     /// A label, whatever the case of its name.
     pub(super) fn label(&self, name: &str) -> Option<&'a str> {
-        let exact = self.labels.get(name);
-        let found = exact.or_else(|| {
-            let mut all = self.labels.iter();
-            all.find(|(key, _)| key.eq_ignore_ascii_case(name))
-                .map(|(_, value)| value)
-        });
-        found.map(String::as_str)
+        label(self.labels, name)
     }
 
     /// Its word for its system or processor; an operator's label where it has measured none.

@@ -31,6 +31,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::Lane;
 
+pub(crate) use facts::label;
 pub use facts::{Access, Facts, Gpu, Model, Probed, Reserved, STALE_INTERVALS, Skill};
 pub use matching::{Found, Missing, Near, nearest};
 pub use parse::{Amount, NeedError, Problem, VALUE_MAX_BYTES, WORD_MAX_BYTES, Word};
