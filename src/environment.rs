@@ -15,6 +15,8 @@ pub(crate) struct Environment {
     pub(crate) home: Option<OsString>,
     /// `FLEET_NATS_SERVER`
     pub(crate) nats_server: Option<OsString>,
+    /// `FLEET_PROBE`
+    pub(crate) probe: Option<OsString>,
     /// `PATH`
     pub(crate) path: Option<OsString>,
     /// `XDG_DATA_HOME`
@@ -42,6 +44,7 @@ impl Environment {
             machine: get("FLEET_MACHINE"),
             home: get("FLEET_HOME"),
             nats_server: get("FLEET_NATS_SERVER"),
+            probe: get("FLEET_PROBE"),
             path: get("PATH"),
             data_home: get("XDG_DATA_HOME"),
             user_home: std::env::home_dir().filter(|home| home.is_absolute()),

@@ -297,6 +297,7 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
             Verb::Failures(args) => cmd::failures::run(args, cx).await,
             Verb::Ack(args) => cmd::ack::run(args, cx).await,
             Verb::Machines(args) => cmd::machines::run(args, cx).await,
+            Verb::Skills(args) => cmd::skills::run(args, cx).await,
             Verb::Flow(args) => cmd::flow::run(args, cx).await,
             Verb::Spool(args) => cmd::spool::run(args, cx).await,
             Verb::Tui(args) => cmd::tui::run(args, cx).await,

@@ -5,5 +5,6 @@ pub mod agent;
 pub mod executor;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod skills;
 mod spool;
 pub mod world;

@@ -127,6 +127,18 @@ impl Home {
         self.agent_dir().join("instance.json")
     }
 
+    /// `agent/skills.json`: what the agent found the last time.
+    #[must_use]
+    pub fn agent_skills(&self) -> PathBuf {
+        self.agent_dir().join("skills.json")
+    }
+
+    /// `skills.d/`: skills of the operator's own.
+    #[must_use]
+    pub fn skills_dir(&self) -> PathBuf {
+        self.root.join("skills.d")
+    }
+
     /// `agent/lock`, held while an agent runs here.
     #[must_use]
     pub fn agent_lock(&self) -> PathBuf {

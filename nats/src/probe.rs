@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleet_contract::envelope::MESSAGE_MAX_BYTES;
+use fleet_contract::envelope::{MESSAGE_MAX_BYTES, WireError};
 use fleet_contract::ids::MachineId;
 use fleet_contract::machine::Presence;
 use futures_util::StreamExt;
@@ -21,6 +21,13 @@ pub struct SpecsAnswer {
     pub presence: Presence,
 }
 
+/// What an agent is asked that is to look for skills.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeAsk {
+    /// Which; empty: all.
+    pub skills: Vec<String>,
+}
+
 /// What one agent answered.
 #[derive(Debug, Clone)]
 pub struct Probed {
@@ -31,6 +38,49 @@ pub struct Probed {
 }
 
 impl Bus {
+    /// Has one agent look for skills, and returns what it is then. It may take as long as its slowest
+    /// tool.
+    ///
+    /// # Errors
+    /// `NoAnswer` where it does not say so in time, `Closed`, or an answer that is none.
+    pub async fn ask_probe(
+        &self,
+        machine: &MachineId,
+        skills: &[String],
+        within: Duration,
+    ) -> Result<Presence, BusError> {
+        let closed = |e: &dyn std::fmt::Display| BusError::Closed(e.to_string());
+        let subject = subject::command(machine, verb::PROBE);
+        let ask = ProbeAsk {
+            skills: skills.to_vec(),
+        };
+        let payload = serde_json::to_vec(&ask).map_err(|e| closed(&e))?;
+        let inbox = self.client().new_inbox();
+        let subscribed = self.client().subscribe(inbox.clone()).await;
+        let mut answers = subscribed.map_err(|e| closed(&e))?;
+        self.client()
+            .publish_with_reply(subject.clone(), inbox, payload.into())
+            .await
+            .map_err(|e| closed(&e))?;
+        let no_answer = || BusError::NoAnswer {
+            what: subject.clone(),
+            within,
+        };
+        let answer = timeout_at(Instant::now() + within, answers.next()).await;
+        let message = answer.map_err(|_| no_answer())?.ok_or_else(no_answer)?;
+        if message.status.is_some() {
+            return Err(BusError::NoResponders(subject));
+        }
+        let fits = message.payload.len() <= MESSAGE_MAX_BYTES;
+        let answer = fits.then(|| serde_json::from_slice::<SpecsAnswer>(&message.payload));
+        match answer {
+            Some(Ok(answer)) => Ok(answer.presence),
+            _ => Err(BusError::Wire(WireError::Malformed(format!(
+                "the answer to {subject}"
+            )))),
+        }
+    }
+
     /// Asks all agents what they are and how busy, now. Returns when each machine of `expected`
     /// has answered, at the latest after `within`. An answer that is none is left out, like one
     /// that did not come.

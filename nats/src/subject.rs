@@ -247,6 +247,8 @@ pub mod verb {
     pub const CANCEL: &str = "cancel";
     /// Say what the machine is and how busy, now.
     pub const SPECS: &str = "specs";
+    /// Look for skills now, and answer as to `specs` once that is done.
+    pub const PROBE: &str = "probe";
     /// Asked of the hub: say how it is.
     pub const STATS: &str = "stats";
 }

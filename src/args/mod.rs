@@ -4,6 +4,7 @@ pub(crate) mod decide;
 pub(crate) mod dispatch;
 pub(crate) mod machines;
 pub(crate) mod parse;
+pub(crate) mod skills;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -117,6 +118,8 @@ pub(crate) enum Verb {
     /// List the machines and how they are
     #[command(visible_alias = "status")]
     Machines(machines::Machines),
+    /// What the machines can do: every skill on every machine
+    Skills(skills::Skills),
     /// Show the stream of all events
     Flow(Flow),
     /// Jobs that were dispatched here while the hub was away

@@ -23,6 +23,7 @@ pub(crate) mod review;
 pub(crate) mod roles;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod skills;
 pub(crate) mod spool;
 pub(crate) mod tui;
 pub(crate) mod unsent;

@@ -138,6 +138,7 @@ enum Kind {
     /// How many ended jobs the hub keeps.
     Count,
     Color,
+    Probe,
 }
 
 /// One setting.
@@ -157,7 +158,7 @@ pub(crate) struct Key {
 }
 
 /// Every setting that is not a table.
-pub(crate) static KEYS: [Key; 19] = [
+pub(crate) static KEYS: [Key; 20] = [
     Key {
         name: "hub",
         variable: Some("FLEET_HUB"),
@@ -221,6 +222,14 @@ pub(crate) static KEYS: [Key; 19] = [
         help: "How long running jobs get when the agent is stopped, 0s to 24h.",
         example: "\"30s\"",
         kind: Kind::Grace,
+    },
+    Key {
+        name: "probe",
+        variable: Some("FLEET_PROBE"),
+        project: false,
+        help: "When this machine looks for what it can do: auto, by itself; asked, only for `fleet skills probe`.",
+        example: "\"auto\"",
+        kind: Kind::Probe,
     },
     Key {
         name: "log_keep",
@@ -333,7 +342,7 @@ impl Key {
                 let count = u64::try_from(Retention::default().count).unwrap_or(u64::MAX);
                 Some(Value::Number(count))
             }
-            Kind::Color => Some(Value::Text("auto".to_owned())),
+            Kind::Color | Kind::Probe => Some(Value::Text("auto".to_owned())),
         }
     }
 
@@ -368,6 +377,8 @@ impl Key {
             Kind::SpoolAge => within(text, SPOOL_AGE_BOUNDS.0, SPOOL_AGE_BOUNDS.1),
             Kind::Age(_) => within(text, AGE_BOUNDS.0, AGE_BOUNDS.1),
             Kind::Size => words::parse_bytes(text).and_then(|n| sized(n, SIZE_BOUNDS)),
+            Kind::Probe if ["auto", "asked"].contains(&text) => Ok(Value::Text(text.to_owned())),
+            Kind::Probe => Err(format!("{text:?} is not one of auto, asked")),
             Kind::Color => ColorChoice::from_word(text)
                 .map(|c| Value::Text(c.as_str().to_owned()))
                 .ok_or_else(|| format!("{text:?} is not one of auto, always, never")),

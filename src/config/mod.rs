@@ -350,6 +350,11 @@ impl Settings {
         console.map_or_else(Default::default, |(_, console)| console.bound.clone())
     }
 
+    /// Whether this machine looks for what it can do by itself.
+    pub(crate) fn probes(&self) -> bool {
+        !matches!(self.value("probe"), Some(Value::Text(word)) if word == "asked")
+    }
+
     /// When to write colours.
     pub(crate) fn color(&self) -> ColorChoice {
         match self.value("color") {
@@ -388,6 +393,7 @@ fn variable<'a>(environment: &'a Environment, key: &str) -> Option<&'a OsString>
         "hub" => environment.hub.as_ref(),
         "machine" => environment.machine.as_ref(),
         "nats_server" => environment.nats_server.as_ref(),
+        "probe" => environment.probe.as_ref(),
         _ => None,
     }
 }

@@ -82,13 +82,27 @@ fn details(kind: &str, data: &Value) -> String {
     match data {
         Value::Object(map) => {
             for (name, value) in map {
-                add(&mut words, name, value);
+                match value {
+                    Value::Object(skills) if kind == "machine.skills" => {
+                        words.push(format!("{name}={}", pairs(skills)));
+                    }
+                    value => add(&mut words, name, value),
+                }
             }
         }
         Value::Null => {}
         other => words.push(other.to_string()),
     }
     words.join(" ")
+}
+
+/// `git 2.39.5,vale not found`: each name with what is said of it.
+fn pairs(map: &serde_json::Map<String, Value>) -> String {
+    let words = map.iter().map(|(name, value)| match value {
+        Value::String(text) => format!("{name} {text}"),
+        _ => name.clone(),
+    });
+    words.collect::<Vec<_>>().join(",")
 }
 
 fn add(words: &mut Vec<String>, name: &str, value: &Value) {
@@ -117,6 +131,19 @@ mod tests {
         assert_eq!(
             details("job.ended", &data),
             "state=failed outcome=exited exit_code=3"
+        );
+    }
+
+    #[test]
+    fn skills_are_told_with_their_versions_and_reasons() {
+        let data = serde_json::json!({ "detail": {
+            "gained": { "git": "2.39.5", "own": null },
+            "lost": { "node": "not found" },
+            "models_loaded": ["llama3:8b"],
+        }});
+        assert_eq!(
+            details("machine.skills", &data),
+            "gained=git 2.39.5,own lost=node not found models_loaded=[\"llama3:8b\"]"
         );
     }
 

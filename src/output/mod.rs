@@ -8,6 +8,7 @@ pub(crate) mod jobs;
 pub(crate) mod log;
 pub(crate) mod machines;
 pub(crate) mod roles;
+pub(crate) mod skills;
 pub(crate) mod style;
 pub(crate) mod table;
 

@@ -83,6 +83,7 @@ pub(crate) fn options(
             bytes: settings.size("spool_keep"),
             age_ms: u64::try_from(settings.span("spool_age").as_millis()).unwrap_or(u64::MAX),
         },
+        probe: settings.probes(),
         executor: ExecutorCommand {
             program: program.clone(),
             args: vec!["executor".into(), "--home".into(), home],

@@ -62,6 +62,8 @@ impl Home {
             .env("SHELL", "/bin/sh")
             .env("FLEET_HOME", self.fleet())
             .env("FLEET_NATS_SERVER", nats_server())
+            // Tools of the machine that tests run on are nobody's concern, but for skills.
+            .env("FLEET_PROBE", "asked")
             .current_dir(self.user().join("work"))
             .stdin(Stdio::null());
         command
@@ -420,6 +422,17 @@ impl Fleet {
 
     /// The same in a home that may have been used before.
     pub(crate) fn agent(&self, home: Home, name: &str, words: &[&str]) -> Agent {
+        self.agent_with(home, name, words, &[])
+    }
+
+    /// The same, with these variables.
+    pub(crate) fn agent_with(
+        &self,
+        home: Home,
+        name: &str,
+        words: &[&str],
+        env: &[(&str, &str)],
+    ) -> Agent {
         let file = home.user().join(format!("{name}.creds"));
         if !file.exists() {
             let file = file.to_str().unwrap();
@@ -430,7 +443,9 @@ impl Fleet {
         let mut all = vec!["--json", "agent", "run", "--tether", "--credentials"];
         all.push(file.to_str().unwrap());
         all.extend(words);
-        let process = Running::start(home.command(&all));
+        let mut command = home.command(&all);
+        command.envs(env.iter().copied());
+        let process = Running::start(command);
         assert_eq!(process.json_line()["machine"], name);
         eventually("the agent is in service", || {
             self.machine(name).filter(|m| {

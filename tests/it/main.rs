@@ -30,6 +30,7 @@ mod recorder;
 mod retention;
 mod roles;
 mod services;
+mod skills;
 mod spool;
 mod spool_bounds;
 mod spool_dispatch;

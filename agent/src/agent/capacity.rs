@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fleet_contract::machine::Specs;
-use fleet_contract::needs::{Facts, Missing, Needs, Probed, Reserved, Room};
+use fleet_contract::needs::{Facts, Missing, Needs, Probed, Reserved, Room, Skill};
+use fleet_contract::time::Time;
 use fleet_nats::clock;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -50,11 +51,15 @@ pub(super) struct Capacity {
     labels: BTreeMap<String, String>,
     state: Mutex<State>,
     changes: watch::Sender<u64>,
+    /// Since when this agent can have looked at anything.
+    since: Time,
 }
 
 #[derive(Default)]
 struct State {
     probed: Probed,
+    /// Probes that fail, in words.
+    failing: Option<String>,
     held: HashMap<u64, Reserved>,
     holds: u64,
     freed: u64,
@@ -67,6 +72,7 @@ impl Capacity {
             labels,
             state: Mutex::default(),
             changes: watch::Sender::new(0),
+            since: clock::now(),
         }
     }
 
@@ -93,10 +99,32 @@ impl Capacity {
     }
 
     /// Takes over what probes found. What jobs hold is not theirs to say.
-    #[expect(dead_code, reason = "for the probes, which are still to come")]
-    pub(super) fn found(&self, probe: impl FnOnce(&mut Probed)) {
-        probe(&mut self.state().probed);
+    pub(super) fn found(&self, failing: Option<String>, probe: impl FnOnce(&mut Probed)) {
+        {
+            let mut state = self.state();
+            probe(&mut state.probed);
+            state.failing = failing;
+        }
         self.changed();
+    }
+
+    /// The probes that fail, or are older than they may be, in words.
+    pub(super) fn failing(&self, now: Time) -> Option<String> {
+        let state = self.state();
+        state.failing.clone().or_else(|| {
+            // What an earlier agent found is as old as it is, but this one was not there to look.
+            let overdue = |skill: &Skill| {
+                let checked_at = skill.checked_at.max(self.since);
+                let seen = Skill {
+                    checked_at,
+                    ..skill.clone()
+                };
+                seen.is_stale(now)
+            };
+            let (name, skill) = state.probed.skills.iter().find(|(_, s)| overdue(s))?;
+            let age = now.since(skill.checked_at).as_secs();
+            Some(format!("{name}: not looked at for {age} s"))
+        })
     }
 
     /// What is known now, what jobs hold included.
@@ -200,5 +228,25 @@ mod tests {
                 .hold(&large)
                 .is_err_and(|missing| !missing.found.passes())
         );
+    }
+
+    #[test]
+    fn what_nobody_looks_at_any_more_is_told_but_not_of_an_agent_that_has_just_started() {
+        let capacity = Capacity::new(Specs::default(), BTreeMap::new());
+        let (now, minute) = (clock::now(), std::time::Duration::from_secs(60));
+        let skill = Skill {
+            ok: true,
+            checked_at: Time::from_micros(0),
+            interval_ms: 60_000,
+            ..Skill::default()
+        };
+        capacity.found(None, |probed| {
+            probed.skills.insert("node".to_owned(), skill);
+        });
+        assert_eq!(capacity.failing(now), None);
+        let told = capacity.failing(now.plus(4 * minute)).unwrap();
+        assert!(told.starts_with("node: not looked at for "), "{told}");
+        capacity.found(Some("git: no answer".to_owned()), |_| {});
+        assert_eq!(capacity.failing(now).as_deref(), Some("git: no answer"));
     }
 }

@@ -128,6 +128,8 @@ pub(super) struct Context {
     pub lanes: watch::Sender<Vec<fleet_nats::lanes::KnownLane>>,
     /// Asks for the lanes to be read again.
     pub lanes_stale: tokio::sync::Notify,
+    /// Asks to look for skills now.
+    pub ask_probes: tokio::sync::mpsc::Sender<super::probes::Ask>,
     /// Asks for a beat before its time.
     pub beat_soon: tokio::sync::Notify,
     pub pulse: std::sync::Arc<super::presence::Pulse>,

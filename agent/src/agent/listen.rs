@@ -9,6 +9,7 @@ use fleet_contract::ids::JobId;
 use fleet_contract::quota::Quota;
 use fleet_nats::clock;
 use fleet_nats::flow::NewEvent;
+use fleet_nats::probe::ProbeAsk;
 use fleet_nats::subject::{self, verb};
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -236,6 +237,19 @@ async fn command(context: &Context, subject: &str, payload: &[u8], reply: Option
         match serde_json::to_vec(&fleet_nats::probe::SpecsAnswer { presence }) {
             Ok(answer) => drop(context.bus.tell(reply, answer.into()).await),
             Err(error) => tracing::warn!(%error, "cannot answer for specs"),
+        }
+    } else if *subject == subject::command(&context.me, verb::PROBE) {
+        match serde_json::from_slice::<ProbeAsk>(payload) {
+            Ok(ask) => {
+                let reply = reply.filter(|reply| reply.starts_with("_INBOX"));
+                let asked = super::probes::Ask {
+                    skills: ask.skills,
+                    reply: reply.map(str::to_owned),
+                };
+                // Whoever asks more often than it can be done waits for no answer of his own.
+                let _ = context.ask_probes.try_send(asked);
+            }
+            Err(error) => malformed(context, subject, &error.to_string()),
         }
     } else {
         malformed(context, subject, "no such command");

@@ -14,6 +14,7 @@ mod lanes;
 mod lease;
 mod listen;
 mod presence;
+mod probes;
 mod puller;
 mod pump;
 mod queues;
@@ -64,6 +65,8 @@ pub struct AgentOptions {
     pub grace: Duration,
     /// How much output of all jobs may lie on this machine.
     pub keep: OutputBound,
+    /// Whether it looks for skills by itself, or only when it is asked to.
+    pub probe: bool,
     /// How the executor is started.
     pub executor: ExecutorCommand,
     /// How the login shell's environment is asked for (see [`crate::world`]).

@@ -110,7 +110,14 @@ impl Pulse {
             let mut measured = self.measured(context, &mut state, &load, p99);
             measured.dropped_events = spool.trouble.map_or(0, |trouble| trouble.events);
             let since = clock::now();
-            let next = with_since(causes(&measured), &state.degraded, since);
+            let mut found = causes(&measured);
+            found.extend(
+                context
+                    .capacity
+                    .failing(since)
+                    .map(|why| (Cause::Probe, why)),
+            );
+            let next = with_since(found, &state.degraded, since);
             state.degraded.clone_from(&next);
             next
         };

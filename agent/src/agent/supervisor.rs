@@ -28,7 +28,7 @@ use super::events::EventSink;
 use super::presence::{self, Pulse};
 use super::puller::{self, Offer};
 use super::routes::{Announced, Routes};
-use super::{AgentError, AgentOptions, Stop, deliver, lanes, lease, listen, recall, stats};
+use super::{AgentError, AgentOptions, Stop, deliver, lanes, lease, listen, probes, recall, stats};
 use crate::executor::{self, ExecutorClient, KillCause};
 
 /// How long all of starting the executor may take.
@@ -66,6 +66,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     let (executor, executor_events) = connected?;
     tracing::debug!(source = ?world.source, "the world of jobs");
     executor.set_base_env(world.env.clone()).await?;
+    let base = world.env.clone();
     executor_options.base_env = Some(world.env);
     let link = connect_for_ever(&ConnectOptions {
         urls: options.urls.clone(),
@@ -80,6 +81,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     let events = EventSink::start(spool, options.machine.clone(), boot.clone())?;
     let pulse = Arc::new(Pulse::new(&options));
     let capacity = Capacity::new(pulse.specs().clone(), options.labels.clone());
+    let (ask_probes, asked) = mpsc::channel(probes::ASKS);
     let counters = Arc::new(Counters::default());
     let context = Arc::new(Context {
         me: options.machine.clone(),
@@ -103,6 +105,7 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
         capacity: Arc::new(capacity),
         lanes: watch::Sender::new(lanes::first()),
         lanes_stale: Notify::new(),
+        ask_probes,
         beat_soon: Notify::new(),
         pulse,
         malformed: std::sync::Mutex::default(),
@@ -125,6 +128,8 @@ pub async fn run(options: AgentOptions, mut stop: watch::Receiver<Stop>) -> Resu
     parts.spawn(lease::fences(context.clone()));
     parts.spawn(lanes::watch(context.clone()));
     parts.spawn(recall::run(context.clone()));
+    let tools = probes::world(base, &context);
+    parts.spawn(probes::run(context.clone(), tools, options.probe, asked));
     parts.spawn(puller::run(context.clone(), slots.clone(), offers));
     let mut beat = tokio::spawn(presence::beat(context.clone()));
     let mut lease_part = tokio::spawn(lease::run(context.clone(), context.pulse.host().to_owned()));

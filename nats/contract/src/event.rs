@@ -21,6 +21,10 @@ pub mod kind {
     pub const MACHINE_RECOVERED: &str = "machine.recovered";
     /// A sample of a machine's load, for who draws its past: told when it changed noticeably. No news.
     pub const MACHINE_LOAD: &str = "machine.load";
+    /// What a machine can do is not as it was: skills, loaded models, graphics processors.
+    pub const MACHINE_SKILLS: &str = "machine.skills";
+    /// A machine was started anew since its agent ran last.
+    pub const MACHINE_REBOOTED: &str = "machine.rebooted";
     /// An agent lost the hub: told once it has found it again.
     pub const LINK_LOST: &str = "link.lost";
     /// What a machine had kept for the hub while it was away is with it.
