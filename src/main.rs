@@ -292,6 +292,7 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
             Verb::Wait(args) => cmd::wait::run(args, cx).await,
             Verb::Cancel(args) => cmd::cancel::run(args, cx).await,
             Verb::Retry(args) => cmd::retry::run(args, cx).await,
+            Verb::Move(args) => cmd::shift::run(args, cx).await,
             Verb::Resolve(args) => cmd::resolve::run(args, cx).await,
             Verb::Review => cmd::review::run(cx).await,
             Verb::Failures(args) => cmd::failures::run(args, cx).await,

@@ -88,6 +88,25 @@ pub(crate) struct Resolve {
     pub(crate) how: How,
 }
 
+/// `fleet move`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What waits is pinned to that machine. What runs is ended where it is, and when it has ended\n\
+    queued there as its next attempt. A job that has ended or waits for a person runs there once more.\n\n\
+    Examples:\n  fleet move abcd --on studio\n  fleet move abcd --on here"
+)]
+pub(crate) struct Move {
+    /// The job's id, or the beginning of it
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// The machine; `here` is this one
+    #[arg(long, value_name = "M|here")]
+    pub(crate) on: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
 /// What became of a job, by a person's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum To {

@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory};
 use fleet_contract::ids::MachineId;
 use fleet_contract::spec::Prefer;
 
-use super::parse::{duration, machine, pair, prefer};
+use super::parse::{duration, exit_code, machine, pair, prefer};
 use crate::failure::Failure;
 use crate::prefix;
 
@@ -171,6 +171,12 @@ pub(crate) struct Dispatch {
     /// What to do if its machine goes away while it runs [default: ask]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) on_lost: Option<OnLost>,
+    /// Try it so many times more if it fails, after a pause that grows from 1 s to 5 min
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(fleet_contract::spec::RETRIES_MAX)))]
+    pub(crate) retries: u32,
+    /// Only after these exit codes; a signal is 128 and its number, a time-out 124
+    #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = exit_code, requires = "retries")]
+    pub(crate) retry_on: Vec<u8>,
     /// The same key is the same job: a second dispatch finds the first
     #[arg(long, value_name = "TEXT")]
     pub(crate) key: Option<String>,

@@ -107,6 +107,8 @@ pub(crate) enum Verb {
     Cancel(Cancel),
     /// Run jobs once more that have ended or wait for a person
     Retry(decide::Retry),
+    /// Have a job run on another machine
+    Move(decide::Move),
     /// Say what became of jobs, where fleet cannot know
     Resolve(decide::Resolve),
     /// Show what needs a person, and what to type about it
@@ -379,6 +381,9 @@ pub(crate) struct Logs {
     /// Begin at line one and go on until the job has ended
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// Only what this attempt wrote, by its number
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    pub(crate) attempt: Option<u32>,
     /// Pass every control sequence to the terminal
     #[arg(long)]
     pub(crate) raw: bool,

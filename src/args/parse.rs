@@ -22,6 +22,16 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     words::parse_duration(text)
 }
 
+/// The exit code of something that failed.
+pub(crate) fn exit_code(text: &str) -> Result<u8, String> {
+    match text.trim().parse() {
+        Ok(code) if code > 0 => Ok(code),
+        _ => Err(format!(
+            "{text:?} is no exit code of a failure: use 1 to 255"
+        )),
+    }
+}
+
 /// A number of slots.
 pub(crate) fn slots(text: &str) -> Result<u32, String> {
     match text.parse() {

@@ -173,6 +173,8 @@ fn spec(args: &Dispatch, wanted: Resolved, cx: &Context) -> Result<JobSpec, Fail
         args::OnLost::Fail => OnLost::Fail,
     });
     spec.on_lost = on_lost.or(wanted.on_lost).unwrap_or_default();
+    spec.retries = args.retries;
+    spec.retry_on.clone_from(&args.retry_on);
     let priority = args.priority.map(|priority| match priority {
         args::Priority::Low => Priority::Low,
         args::Priority::Normal => Priority::Normal,
@@ -514,7 +516,7 @@ async fn until_ended(
 }
 
 /// Nobody can run it, or the hub has no room.
-fn refused(error: DispatchError, survey: &Survey) -> Failure {
+pub(crate) fn refused(error: DispatchError, survey: &Survey) -> Failure {
     match error {
         DispatchError::UnknownMachine { machine, .. } => {
             let text = prefix::unknown_machine(machine.as_str(), &known(survey));

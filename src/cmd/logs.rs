@@ -70,12 +70,33 @@ pub(crate) async fn run(args: &Logs, cx: &mut Context) -> Outcome {
         )
         .await?;
     } else {
+        let mut view = JobView::of(&job);
+        let only = args.attempt.map(|no| only(&mut view, no)).transpose()?;
         while let Some(chunk) = read::soon(reader.next()).await? {
-            sink.write(cx, chunk)?;
+            if only.is_none_or(|attempt| attempt == chunk.head.attempt) {
+                sink.write(cx, chunk)?;
+            }
         }
-        sink.finish(cx, &JobView::of(&job), &reader.owners)?;
+        sink.finish(cx, &view, &reader.owners)?;
     }
     Ok(0)
+}
+
+/// Leaves of the job this attempt alone; its id.
+fn only(job: &mut JobView, no: u32) -> Result<AttemptId, Failure> {
+    let ran_on = job.superseded.iter().map(|told| &told.ran);
+    let mut all = job.attempts.iter().chain(ran_on);
+    let Some(found) = all.find(|attempt| attempt.attempt == no).cloned() else {
+        let text = match job.attempts.len() {
+            0 => format!("job {} has no attempt yet", job.id),
+            n => format!("job {} has no attempt {no}, it has {n}", job.id),
+        };
+        return Err(Failure::usage(text).next(format!("fleet show {}", job.id)));
+    };
+    job.machine = Some(found.machine.clone());
+    let id = found.id;
+    job.attempts = vec![found];
+    Ok(id)
 }
 
 /// What the hub keeps of output where that begins only after this job's end: what of it is missing

@@ -22,6 +22,7 @@ pub(crate) mod retry;
 pub(crate) mod review;
 pub(crate) mod roles;
 pub(crate) mod run;
+pub(crate) mod shift;
 pub(crate) mod show;
 pub(crate) mod skills;
 pub(crate) mod spool;

@@ -1,10 +1,12 @@
 //! `fleet retry`: another attempt of jobs that do not run.
 
 use fleet_contract::ids::{JobId, Lane, MachineId};
+use fleet_contract::job::Job;
 use fleet_contract::record::{Cause, StateWord};
 use fleet_contract::spec::Target;
 use fleet_contract::view::JobView;
 use fleet_nats::bus::Bus;
+use fleet_nats::decide::Decided;
 use serde::Serialize;
 
 use crate::args::decide::{Retry, named_or_chosen};
@@ -64,6 +66,22 @@ pub(crate) struct Again {
     revision: u64,
     #[serde(skip)]
     more: String,
+}
+
+impl Again {
+    /// It is queued for this machine.
+    pub(crate) fn on(job: &Job, machine: &MachineId, decided: &Decided) -> Self {
+        Self {
+            id: job.id,
+            result: "queued",
+            attempt: job.next_no(),
+            lane: None,
+            machine: Some(machine.clone()),
+            revision: decided.revision,
+            more: decide::given_up_words(decided),
+            given_up: decided.given_up.clone(),
+        }
+    }
 }
 
 impl Answer for Again {

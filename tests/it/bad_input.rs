@@ -99,6 +99,28 @@ fn a_wrong_command_line_is_refused_with_what_to_type() {
             64,
             "--notes is empty",
         ),
+        (&["move", "abcd"], 64, "--on <M|here>"),
+        (
+            &["dispatch", "--retries", "1001", "--", "x"],
+            64,
+            "1001 is not in 0..=1000",
+        ),
+        (
+            &["dispatch", "--retries", "1", "--retry-on", "0", "--", "x"],
+            64,
+            "no exit code of a failure",
+        ),
+        (
+            &["dispatch", "--retry-on", "7", "--", "x"],
+            64,
+            "--retries <N>",
+        ),
+        (&["logs", "abcd", "--attempt", "first"], 64, "invalid digit"),
+        (
+            &["logs", "abcd", "-f", "--attempt", "1"],
+            64,
+            "--attempt <N>",
+        ),
         (&["failures", "--by", "moon"], 64, "machine, role, reason"),
         (&["failures", "--since", "ever"], 64, "is not a duration"),
         (&["--hub", "http://x", "jobs"], 64, "nats://studio:4222"),

@@ -31,6 +31,7 @@ mod retention;
 mod roles;
 mod services;
 mod skills;
+mod shift;
 mod spool;
 mod spool_bounds;
 mod spool_dispatch;

@@ -18,6 +18,9 @@ pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause before another attempt.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
 
+/// The exit code that stands for a time-out.
+const TIMED_OUT: u8 = 124;
+
 /// What the decision depends on beside the outcome.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
@@ -56,6 +59,11 @@ pub fn next(outcome: &Outcome, at: &Situation<'_>) -> Next {
         | Outcome::Rejected { no_room: false, .. } => Next::End,
         _ if at.cancel_requested => Next::End,
         Outcome::Rejected { reason, .. } => no_room(at, reason),
+        Outcome::Exited { .. } | Outcome::Signaled { .. } | Outcome::TimedOut
+            if !worth_another(outcome, at.spec) =>
+        {
+            Next::End
+        }
         Outcome::Exited { .. } | Outcome::Signaled { .. } | Outcome::TimedOut => retry_or_end(at),
         Outcome::Interrupted => gone(
             at,
@@ -116,6 +124,17 @@ fn no_room(at: &Situation<'_>, reason: &str) -> Next {
         };
     }
     backoff(at, losses)
+}
+
+/// Whether an attempt that failed so is one of those that the job is to be tried again after.
+fn worth_another(outcome: &Outcome, spec: &JobSpec) -> bool {
+    let code = match outcome {
+        Outcome::Exited { exit_code } => *exit_code,
+        Outcome::Signaled { signal } => 128u8.saturating_add(*signal),
+        Outcome::TimedOut => TIMED_OUT,
+        _ => return false,
+    };
+    spec.retry_on.is_empty() || spec.retry_on.contains(&code)
 }
 
 fn retry_or_end(at: &Situation<'_>) -> Next {
@@ -232,6 +251,35 @@ mod tests {
             };
             let failed = Outcome::Exited { exit_code: 1 };
             assert!(matches!(next(&failed, &tried), Next::Backoff { .. }));
+        });
+    }
+
+    #[test]
+    fn only_the_exit_codes_that_are_named_are_worth_another_attempt() {
+        let again = |outcome: Outcome, retry_on: &[u8]| {
+            with(OnLost::Ask, 1, |at| {
+                let mut spec = at.spec.clone();
+                spec.retry_on = retry_on.to_vec();
+                let at = Situation { spec: &spec, ..at };
+                assert_eq!(
+                    matches!(next(&outcome, &at), Next::Backoff { .. }),
+                    retry_on.is_empty() || retry_on == [7],
+                    "{outcome:?} {retry_on:?}"
+                );
+            });
+        };
+        again(Outcome::Exited { exit_code: 7 }, &[]);
+        again(Outcome::Exited { exit_code: 7 }, &[7]);
+        again(Outcome::Exited { exit_code: 7 }, &[8, 124]);
+        again(Outcome::TimedOut, &[8]);
+        with(OnLost::Ask, 1, |at| {
+            let mut spec = at.spec.clone();
+            spec.retry_on = vec![124, 137];
+            let at = Situation { spec: &spec, ..at };
+            for outcome in [Outcome::TimedOut, Outcome::Signaled { signal: 9 }] {
+                assert!(matches!(next(&outcome, &at), Next::Backoff { .. }));
+            }
+            assert_eq!(next(&Outcome::Exited { exit_code: 0 }, &at), Next::End);
         });
     }
 

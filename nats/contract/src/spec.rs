@@ -31,6 +31,8 @@ pub const FOLDERS_MAX: usize = 256;
 pub const EXPIRES_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How much of a job's output is kept, unless told otherwise: 256 MiB.
 pub const LOG_KEEP_DEFAULT_BYTES: u64 = 256 * 1024 * 1024;
+/// Most attempts more that a failed job can be worth.
+pub const RETRIES_MAX: u32 = 1000;
 /// Time between TERM and KILL when a job's processes are ended.
 pub const KILL_GRACE: Duration = Duration::from_secs(5);
 
@@ -166,6 +168,10 @@ pub struct JobSpec {
     /// How many more attempts a failed one is worth.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: u32,
+    /// The exit codes that are worth another attempt; none are all but 0. A signal counts as 128 and
+    /// its number, a time-out as 124.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retry_on: Vec<u8>,
     /// Where it waits.
     pub target: Target,
     /// What it needs of its machine, in canonical form ([`Needs`]). Text, so that a machine that
@@ -267,6 +273,9 @@ pub enum SpecError {
     /// A preference that names nobody.
     #[error("cannot prefer {0:?}: give a machine, or a label as NAME=VALUE")]
     Prefer(String),
+    /// More retries than there may be.
+    #[error("{0} retries are over the limit of {RETRIES_MAX}")]
+    Retries(u32),
     /// A time-out of zero.
     #[error("a time-out of zero would end the job before it starts: leave it out, or give more")]
     ZeroTimeout,
@@ -296,6 +305,7 @@ impl JobSpec {
             timeout_ms: None,
             on_lost: OnLost::default(),
             retries: 0,
+            retry_on: Vec::new(),
             target,
             needs: String::new(),
             prefer: None,
@@ -371,6 +381,9 @@ impl JobSpec {
         }
         self.validate_labels()?;
         self.validate_place()?;
+        if self.retries > RETRIES_MAX {
+            return Err(SpecError::Retries(self.retries));
+        }
         if self.timeout_ms == Some(0) {
             return Err(SpecError::ZeroTimeout);
         }
