@@ -280,6 +280,7 @@ fn on_runtime(builder: &mut tokio::runtime::Builder, verb: &Verb, cx: &mut Conte
             Verb::Up(args) => cmd::up::run(args, cx).await,
             Verb::Hub(Hub::Run { tether, .. }) => cmd::hub::run(*tether, cx).await,
             Verb::Hub(Hub::Status) => cmd::hub::status(cx).await,
+            Verb::Hub(Hub::Admit { machine }) => cmd::hub::admit(machine, cx).await,
             Verb::Hub(Hub::Backup { dir }) => cmd::backup::backup(dir, cx).await,
             Verb::Hub(Hub::Restore { dir, yes }) => cmd::backup::restore(dir, *yes, cx).await,
             Verb::Agent(Agent::Run { tether, .. }) => cmd::agent::run(*tether, cx).await,

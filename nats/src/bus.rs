@@ -15,12 +15,17 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::connect::{Link, LinkStatus};
 use crate::lanes::LanesSeen;
 use crate::stat::Counters;
 
 /// How long one request waits for its answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// The server's code for a stream that has too much waiting to be written.
+const TOO_MANY_AT_ONCE: u64 = 10167;
+/// Before a message is sent again that such a stream did not take.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The server's code for a refused compare-and-swap.
 const WRONG_LAST_SEQUENCE: u64 = 10071;
@@ -236,12 +241,30 @@ impl Bus {
         payload: Bytes,
         options: &Store<'_>,
     ) -> Result<u64, BusError> {
-        let headers = options.headers();
         let bytes = payload.len();
-        let answer = self.ask(subject, payload, headers, options.within).await?;
-        let seq = parse::<Seq>(subject, &answer.payload).map(|ack| ack.seq)?;
-        self.count(subject, bytes);
-        Ok(seq)
+        let begun = tokio::time::Instant::now();
+        loop {
+            let left = options.within.saturating_sub(begun.elapsed());
+            let headers = options.headers();
+            let answer = self.ask(subject, payload.clone(), headers, left).await?;
+            match parse::<Seq>(subject, &answer.payload) {
+                // The stream has more to write than it takes in, somebody floods it: not stored.
+                Err(BusError::Server {
+                    code: TOO_MANY_AT_ONCE,
+                    ..
+                }) => {
+                    tokio::time::sleep(clock::jittered(BUSY_PAUSE)).await;
+                    if begun.elapsed() >= options.within {
+                        return Err(no_answer(subject, options.within));
+                    }
+                }
+                answer => {
+                    let seq = answer?.seq;
+                    self.count(subject, bytes);
+                    return Ok(seq);
+                }
+            }
+        }
     }
 
     /// Counts a message that was stored.

@@ -303,6 +303,7 @@ impl Shell {
             self.begin(Act::Purge { job, up_to: seq });
         }
         if let Applied::Void(void) = applied {
+            self.offends(&entry.writer.to_string(), message);
             if let Void::Prev { expected, found } = void
                 && (expected + 1..seq).contains(&found)
             {
@@ -360,7 +361,13 @@ impl Shell {
 
     fn lease(&mut self, message: &Stored) {
         match decode_lease(message) {
-            Ok(record) => self.keeper.lease(&record, message.seq, clock::boot_time()),
+            Ok(record) => {
+                self.offends(
+                    subject::owner(&message.subject).unwrap_or_default(),
+                    message,
+                );
+                self.keeper.lease(&record, message.seq, clock::boot_time());
+            }
             Err(error) => self.malformed(message, &error.to_string()),
         }
     }
@@ -399,6 +406,7 @@ impl Shell {
             Ok(presence) => presence,
             Err(error) => return self.malformed(message, &error.to_string()),
         };
+        self.offends(presence.machine.as_str(), message);
         let beat = self.machines.entry(presence.machine.clone()).or_default();
         beat.seq = message.seq;
         beat.patience = machine::lost_after(&presence);
@@ -534,9 +542,21 @@ impl Shell {
         self.errands.add("lanes", 1, Key::Lane(lane), errand);
     }
 
+    /// What a machine sent does not count, or is of a kind that comes a few times a minute: told to
+    /// whoever watches for floods. What was there before this keeper is nobody's flood now.
+    fn offends(&self, who: &str, message: &Stored) {
+        if !self.caught_up {
+            return;
+        }
+        if let Ok(machine) = who.parse() {
+            self.counters.offends(&machine, message.payload.len());
+        }
+    }
+
     fn malformed(&mut self, message: &Stored, why: &str) {
         KeeperCounters::count(&self.counters.malformed);
         let who = subject::owner(&message.subject).unwrap_or_default();
+        self.offends(who, message);
         if !self.malformed_quota.takes(who, clock::boot_time()) {
             return;
         }

@@ -25,6 +25,7 @@ pub mod hub_stats;
 pub mod journal;
 pub mod keeper;
 pub mod lanes;
+pub mod lockout;
 pub mod operate;
 pub mod output;
 pub mod owners;

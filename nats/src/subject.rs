@@ -249,6 +249,8 @@ pub mod verb {
     pub const SPECS: &str = "specs";
     /// Look for skills now, and answer as to `specs` once that is done.
     pub const PROBE: &str = "probe";
+    /// Asked of the hub by the operator: let a machine in again.
+    pub const ADMIT: &str = "admit";
     /// Asked of the hub: say how it is.
     pub const STATS: &str = "stats";
 }

@@ -260,6 +260,13 @@ impl Peer {
         sent.unwrap_or_else(|e| panic!("{subject}: {e}"));
     }
 
+    /// As [`Peer::send`], but gives up where the client does not take it: whether it did.
+    pub async fn try_send(&self, subject: &str, bytes: bytes::Bytes) -> bool {
+        let sent = self.link.client().publish(subject.to_owned(), bytes);
+        let within = tokio::time::timeout(Duration::from_secs(5), sent).await;
+        within.is_ok_and(|sent| sent.is_ok())
+    }
+
     /// Sends a message that names where the answer goes.
     ///
     /// # Panics

@@ -254,6 +254,13 @@ pub(crate) enum Hub {
     },
     /// Say how the hub of this machine is
     Status,
+    /// Let a machine in again that the hub has locked out
+    #[command(after_help = "Example:\n  fleet hub status\n  fleet hub admit studio")]
+    Admit {
+        /// The machine
+        #[arg(value_name = "MACHINE", value_parser = machine)]
+        machine: MachineId,
+    },
     /// Get the nats-server that fleet is made for
     InstallServer,
     /// Write what another machine needs to take part, or a person to look on

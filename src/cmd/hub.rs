@@ -193,6 +193,19 @@ pub(crate) async fn status(cx: &mut Context) -> Outcome {
     Ok(0)
 }
 
+/// Lets a machine in again that the hub has locked out.
+pub(crate) async fn admit(machine: &MachineId, cx: &mut Context) -> Outcome {
+    let bus = cx.bus().await?;
+    let was = bus.admit(machine).await?;
+    let text = match was {
+        true => format!("{machine} is let in again\n"),
+        false => format!("{machine} was not locked out\n"),
+    };
+    let value = serde_json::json!({ "machine": machine, "was_locked_out": was });
+    cx.show(&Said { value, text })?;
+    Ok(0)
+}
+
 /// Gets the pinned server.
 pub(crate) fn install_server(cx: &mut Context) -> Outcome {
     let output = &mut cx.output;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fleet_agent::executor::OutputBound;
+use fleet_contract::flood::{FLOOD_MESSAGES, FLOOD_USELESS};
 use fleet_contract::keeper::Retention;
 use fleet_contract::machine::{HEARTBEAT_DEFAULT, HEARTBEAT_MAX, HEARTBEAT_MIN};
 use fleet_contract::spec::LOG_KEEP_DEFAULT_BYTES;
@@ -38,6 +39,9 @@ const SPOOL_AGE_BOUNDS: (Duration, Duration) = (
     Duration::from_secs(60),
     Duration::from_secs(365 * 24 * 3600),
 );
+
+/// Least and most messages that a machine may be let send.
+const MESSAGES_BOUNDS: (u64, u64) = (100, 1_000_000_000);
 
 /// A file that sets values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +141,8 @@ enum Kind {
     Size,
     /// How many ended jobs the hub keeps.
     Count,
+    /// How many messages a machine may send the hub, unless configured.
+    Messages(u64),
     Color,
     Probe,
 }
@@ -158,7 +164,7 @@ pub(crate) struct Key {
 }
 
 /// Every setting that is not a table.
-pub(crate) static KEYS: [Key; 20] = [
+pub(crate) static KEYS: [Key; 22] = [
     Key {
         name: "hub",
         variable: Some("FLEET_HUB"),
@@ -312,6 +318,22 @@ pub(crate) static KEYS: [Key; 20] = [
         kind: Kind::Size,
     },
     Key {
+        name: "flood_messages",
+        variable: None,
+        project: false,
+        help: "How many messages a machine may send the hub in 10 s, 100 to 1000000000.",
+        example: "300000",
+        kind: Kind::Messages(FLOOD_MESSAGES),
+    },
+    Key {
+        name: "flood_useless",
+        variable: None,
+        project: false,
+        help: "How many of them may not count, 100 to 1000000000.",
+        example: "1000",
+        kind: Kind::Messages(FLOOD_USELESS),
+    },
+    Key {
         name: "color",
         variable: None,
         project: false,
@@ -342,6 +364,7 @@ impl Key {
                 let count = u64::try_from(Retention::default().count).unwrap_or(u64::MAX);
                 Some(Value::Number(count))
             }
+            Kind::Messages(default) => Some(Value::Number(default)),
             Kind::Color | Kind::Probe => Some(Value::Text("auto".to_owned())),
         }
     }
@@ -362,7 +385,7 @@ impl Key {
         match self.kind {
             Kind::Hub => hub_url(text).map(Value::Text),
             Kind::Machine => parse::machine(text).map(|m| Value::Text(m.to_string())),
-            Kind::Slots | Kind::Count => {
+            Kind::Slots | Kind::Count | Kind::Messages(_) => {
                 Err(format!("{text:?} is no number: write it without quotes"))
             }
             Kind::Listen => parse::listen(text).map(|a| Value::Text(a.to_string())),
@@ -391,13 +414,8 @@ impl Key {
             Kind::Slots => parse::slots(&number.to_string())
                 .map(|n| Value::Number(u64::from(n)))
                 .map_err(|why| why.replace('"', "")),
-            Kind::Count => match u64::try_from(number) {
-                Ok(n) if (COUNT_BOUNDS.0..=COUNT_BOUNDS.1).contains(&n) => Ok(Value::Number(n)),
-                _ => Err(format!(
-                    "{number} is out of bounds: use {} to {}",
-                    COUNT_BOUNDS.0, COUNT_BOUNDS.1
-                )),
-            },
+            Kind::Count => counted(number, COUNT_BOUNDS),
+            Kind::Messages(_) => counted(number, MESSAGES_BOUNDS),
             Kind::LogKeep | Kind::SpoolKeep | Kind::Size => {
                 let bounds = match self.kind {
                     Kind::LogKeep => LOG_KEEP_BOUNDS,
@@ -428,6 +446,13 @@ fn within(text: &str, least: Duration, most: Duration) -> Result<Value, String> 
         ));
     }
     Ok(Value::Span(span))
+}
+
+fn counted(number: i64, (least, most): (u64, u64)) -> Result<Value, String> {
+    match u64::try_from(number) {
+        Ok(n) if (least..=most).contains(&n) => Ok(Value::Number(n)),
+        _ => Err(format!("{number} is out of bounds: use {least} to {most}")),
+    }
 }
 
 fn sized(size: u64, (least, most): (u64, u64)) -> Result<Value, String> {

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fleet_contract::flood::Bounds;
 use fleet_contract::ids::MachineId;
 use fleet_contract::keeper::Retention;
 use fleet_nats::home::Home;
@@ -300,6 +301,23 @@ impl Settings {
                 _ => default.count,
             },
             bytes: self.size_if_set("jobs_size"),
+        }
+    }
+
+    /// What a machine may send the hub before it is locked out.
+    pub(crate) fn flood_bounds(&self) -> Bounds {
+        let default = Bounds::default();
+        Bounds {
+            messages: self.number("flood_messages").unwrap_or(default.messages),
+            useless: self.number("flood_useless").unwrap_or(default.useless),
+            ..default
+        }
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
+        match self.value(key) {
+            Some(Value::Number(n)) => Some(*n),
+            _ => None,
         }
     }
 

@@ -18,6 +18,7 @@ use fleet_nats::hub::{
     find_server, install_server,
 };
 use fleet_nats::hub_stats::{self, AboutHub, KeeperCounters};
+use fleet_nats::lockout::Lockout;
 use fleet_nats::streams::TooMuch;
 use fleet_nats::{clock, keeper, subject};
 use serde_json::{Value, json};
@@ -49,7 +50,7 @@ pub(crate) struct HubService {
     /// What the operator should know about what is stored.
     pub(crate) notes: Vec<String>,
     /// Tells the server's restarts; answers for the hub.
-    others: [JoinHandle<()>; 3],
+    others: [JoinHandle<()>; 4],
     teller: Teller,
     /// From the beginning of the start until it served.
     pub(crate) took: Duration,
@@ -124,6 +125,15 @@ impl HubService {
             counters.clone(),
         );
         let answerer = tokio::spawn(answers);
+        let lockout = Lockout::new(
+            bus.clone(),
+            hub.handle(),
+            hub.identity().clone(),
+            system.client().clone(),
+            counters.clone(),
+            settings.flood_bounds(),
+        );
+        let lockout = tokio::spawn(lockout.watch());
         let (keepers_bus, identity) = (bus.clone(), hub.identity().clone());
         let retention = settings.retention();
         let keeper = move |_epoch| {
@@ -143,7 +153,13 @@ impl HubService {
         teller.tell(kind::HUB_STARTED, started).await;
         let restarts = tokio::spawn(tell_restarts(teller.clone(), hub.events()));
         let sender = tokio::spawn(spool::run(hub.home().clone(), vec![hub.url()]));
-        Ok((bus, guard, [restarts, answerer, sender], teller, notes))
+        Ok((
+            bus,
+            guard,
+            [restarts, answerer, sender, lockout],
+            teller,
+            notes,
+        ))
     }
 
     /// The hub itself.
@@ -170,7 +186,7 @@ impl HubService {
 type Serving = (
     Bus,
     JoinHandle<()>,
-    [JoinHandle<()>; 3],
+    [JoinHandle<()>; 4],
     Teller,
     Vec<String>,
 );

@@ -482,3 +482,103 @@ async fn a_pin_holds_against_a_machine_that_claims_over_it() {
     only_attempt(&job);
     scene.ends();
 }
+
+/// Sends until the server has had enough, or so many; how many were taken.
+async fn flood_until_out(peer: &Peer, subject: impl Fn(usize) -> String, body: &Bytes) -> usize {
+    for n in 0..50_000 {
+        let subject = subject(n);
+        // Whoever is locked out is not written to any more.
+        if !peer.link().is_connected() || !peer.try_send(&subject, body.clone()).await {
+            return n;
+        }
+    }
+    50_000
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_floods_is_locked_out_and_others_lose_nothing() {
+    let scene = Scene::new();
+    let rogue = worker(&scene.fleet, "rogue").await;
+    let job = scene.runs.clone();
+    let body = Bytes::from(envelope("x", "rogue", NOBODYS, "{}"));
+    let floods = tokio::spawn(async move {
+        let mut sent = Vec::new();
+        let log = format!("fleet.log.{job}.rogue");
+        let journal = format!("fleet.job.{job}.rogue");
+        for subject in [
+            "fleet.stat.rogue",
+            "fleet.flow.rogue.x",
+            &log,
+            &journal,
+            "fleet.lease.rogue.rogue",
+            "fleet.pres.rogue",
+        ] {
+            sent.push(flood_until_out(&rogue, |_| subject.to_owned(), &body).await);
+        }
+        (rogue, sent)
+    });
+    // What is acknowledged meanwhile runs, once; what is not is asked for again, by the same key.
+    let mut jobs = Vec::new();
+    let mut slowest = std::time::Duration::ZERO;
+    for n in 0..20 {
+        let key = format!("--key=k{n}");
+        let begun = std::time::Instant::now();
+        let id = tokio::task::block_in_place(|| {
+            eventually("the hub takes it", || {
+                let ran = scene.fleet.run(&[
+                    "--json", "dispatch", &key, "--on", "studio", "--", "echo", "mine",
+                ]);
+                let said: Value = serde_json::from_str(ran.out.trim()).ok()?;
+                (ran.code == 0).then(|| said["id"].as_str().unwrap().to_owned())
+            })
+        });
+        slowest = slowest.max(begun.elapsed());
+        jobs.push(id);
+    }
+    println!("the slowest dispatch took {slowest:?}");
+    for id in &jobs {
+        let (code, job) = scene.fleet.ended(id);
+        assert_eq!(code, 0, "{job}");
+        only_attempt(&job);
+        assert_eq!(scene.fleet.run(&["logs", id]).out, "mine\n");
+    }
+    let (rogue, sent) = floods.await.unwrap();
+    println!("sent before it was locked out: {sent:?}");
+    // The server may have had all of it before it was seen.
+
+    // Named, and kept out over a restart of the server too.
+    let told = scene.fleet.event("hub.locked_out", |_| true);
+    let text = told["data"]["detail"]["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("fleet hub admit rogue"), "{told}");
+    let status = eventually("status names it", || {
+        let status = scene.fleet.run(&["hub", "status"]);
+        status
+            .out
+            .contains("rogue is locked out: it sent")
+            .then_some(status)
+    });
+    assert_eq!(status.code, 0, "{status:?}");
+    let again = rogue_options(&scene.fleet, "rogue");
+    assert!(connect(&again).await.is_err(), "it is not let in");
+    let admitted = scene.fleet.run(&["hub", "admit", "rogue"]);
+    assert_eq!(admitted.ok(), "rogue is let in again", "{admitted:?}");
+    eventually("status is well again", || {
+        let status = scene.fleet.run(&["hub", "status"]);
+        (!status.out.contains("rogue")).then_some(())
+    });
+    let options = ConnectOptions {
+        fail_within: DEADLINE,
+        ..again
+    };
+    connect(&options).await.unwrap();
+    drop(rogue);
+    let admitted = scene.fleet.run(&["hub", "admit", "rogue"]);
+    assert_eq!(admitted.ok(), "rogue was not locked out", "{admitted:?}");
+    scene.ends();
+}
+
+/// How a machine connects whose credentials [`worker`] wrote.
+fn rogue_options(fleet: &Fleet, name: &str) -> ConnectOptions {
+    let file = fleet.home.user().join(format!("{name}.creds"));
+    ConnectOptions::new("fleet test", Credentials::load(&file).unwrap())
+}

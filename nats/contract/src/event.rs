@@ -63,7 +63,9 @@ pub mod kind {
     pub const HUB_STREAM_SILENT: &str = "hub.stream_silent";
     /// A stream is nearly full, and what makes it grow.
     pub const HUB_NEARLY_FULL: &str = "hub.nearly_full";
-    /// What one of the four before told is over.
+    /// A machine sent more than any may, and is not let in until the operator says so.
+    pub const HUB_LOCKED_OUT: &str = "hub.locked_out";
+    /// What one of the before told is over.
     pub const HUB_WELL_AGAIN: &str = "hub.well_again";
     /// The hub's wall clock jumped.
     pub const HUB_CLOCK_JUMPED: &str = "hub.clock_jumped";

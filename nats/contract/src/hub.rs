@@ -14,6 +14,8 @@ pub const STREAMS_MAX: usize = 32;
 pub const CONSUMERS_MAX: usize = 32;
 /// Most connections that were too slow in one answer; the latest stay.
 pub const SLOW_MAX: usize = 16;
+/// Most machines that are not let in of which an answer tells.
+pub const LOCKED_OUT_MAX: usize = 16;
 /// Most addresses in one answer.
 pub const ADDRESSES_MAX: usize = 16;
 
@@ -69,6 +71,9 @@ pub struct HubStats {
     /// Connections that the server closed because they were too slow, the latest first.
     #[serde(default)]
     pub slow: Vec<SlowPeer>,
+    /// Machines that are not let in, since they sent more than any may; the latest first.
+    #[serde(default)]
+    pub locked_out: Vec<LockedOutPeer>,
     /// What its keeper counted.
     #[serde(default)]
     pub keeper: KeeperStats,
@@ -203,6 +208,17 @@ pub struct SlowPeer {
     pub reason: String,
 }
 
+/// A machine that is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedOutPeer {
+    /// It.
+    pub machine: MachineId,
+    /// Since when, by the hub's clock.
+    pub at: Time,
+    /// Why: what it sent.
+    pub reason: String,
+}
+
 /// What the keeper counted since the hub's process began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct KeeperStats {
@@ -233,6 +249,9 @@ impl HubStats {
         self.consumers.truncate(CONSUMERS_MAX);
         self.slow.sort_by_key(|peer| std::cmp::Reverse(peer.at));
         self.slow.truncate(SLOW_MAX);
+        self.locked_out
+            .sort_by_key(|peer| std::cmp::Reverse(peer.at));
+        self.locked_out.truncate(LOCKED_OUT_MAX);
         self.addresses.truncate(ADDRESSES_MAX);
     }
 }

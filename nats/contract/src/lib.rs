@@ -17,6 +17,7 @@ pub mod damage;
 pub mod envelope;
 pub mod event;
 pub mod fill;
+pub mod flood;
 pub mod hub;
 pub mod ids;
 pub mod job;

@@ -7,6 +7,7 @@ use async_nats::{Message, Subscriber};
 use fleet_contract::damage;
 use fleet_contract::event::kind;
 use fleet_contract::fill::{Disk, warns_at};
+use fleet_contract::ids::MachineId;
 use fleet_contract::keeper::MAKE_ROOM_ABOVE_PERCENT;
 use fleet_contract::lease::BootTime;
 use fleet_contract::needs::rounded_size;
@@ -37,6 +38,8 @@ const REFRESH: Duration = Duration::from_secs(600);
 const RESTART_PAUSE: Duration = Duration::from_secs(20);
 /// Pause after the hub's word was said again over another's.
 const CORRECT_PAUSE: Duration = Duration::from_millis(100);
+/// Machines that are locked out of which the hub's word tells at once; the others are in `hub.json`.
+const LOCKED_OUT_SAID: usize = 64;
 
 /// The keeper's task; ended when dropped.
 pub struct KeeperTask(JoinHandle<()>);
@@ -124,6 +127,10 @@ impl Guard {
                     }
                 }
                 changed = link.changed() => if changed.is_err() { return },
+                () = self.hub.locked_out() => {
+                    self.say_locked_out().await;
+                    continue;
+                }
                 spoken = next_word(&mut words) => {
                     match spoken {
                         Some(spoken) => self.correct(&spoken.payload).await,
@@ -208,6 +215,7 @@ impl Guard {
             self.bus.say_word(&self.word).await?;
         }
         self.write_down(&there)?;
+        self.say_locked_out().await;
         self.look_at_room(&there).await;
         self.count_removed(&there).await;
         self.watch.last = there;
@@ -376,6 +384,34 @@ impl Guard {
         }
     }
 
+    /// Who is locked out is said as long as that is so.
+    async fn say_locked_out(&mut self) {
+        let mut locked = self.hub.record().locked_out;
+        let prefix = format!("{} ", kind::HUB_LOCKED_OUT);
+        let known = self.word.troubles.iter();
+        let said: Vec<String> = known
+            .filter_map(|trouble| Some(trouble.kind.strip_prefix(&prefix)?.to_owned()))
+            .collect();
+        for machine in &said {
+            let is = machine
+                .parse()
+                .is_ok_and(|machine: MachineId| locked.remove(&machine).is_some());
+            if !is {
+                self.trouble_of(kind::HUB_LOCKED_OUT, Some(machine), None)
+                    .await;
+            }
+        }
+        let room = LOCKED_OUT_SAID.saturating_sub(said.len());
+        for (machine, locked) in locked.into_iter().take(room) {
+            let text = format!(
+                "{machine} is locked out: {}; see to it there, then let it in again with 'fleet hub admit {machine}'",
+                locked.reason
+            );
+            self.trouble_of(kind::HUB_LOCKED_OUT, Some(machine.as_str()), Some(text))
+                .await;
+        }
+    }
+
     async fn trouble(&mut self, kind: &'static str, text: Option<String>) {
         self.trouble_of(kind, None, text).await;
     }
@@ -385,6 +421,10 @@ impl Guard {
         let name = about.map_or_else(|| kind.to_owned(), |about| format!("{kind} {about}"));
         let known = self.word.troubles.iter().position(|t| t.kind == name);
         let over = text.is_none();
+        let what = match kind {
+            kind::HUB_LOCKED_OUT => "machine",
+            _ => "stream",
+        };
         match (known, text) {
             (None, None) | (Some(_), Some(_)) => return,
             (None, Some(text)) => {
@@ -395,13 +435,12 @@ impl Guard {
                     text: text.clone(),
                     since,
                 });
-                let detail = json!({ "stream": about, "text": text });
+                let detail = json!({ what: about, "text": text });
                 self.tell(kind, detail).await;
             }
             (Some(at), None) => {
                 let trouble = self.word.troubles.remove(at);
-                let detail =
-                    json!({ "stream": about, "was": trouble.text, "since": trouble.since });
+                let detail = json!({ what: about, "was": trouble.text, "since": trouble.since });
                 self.tell(kind::HUB_WELL_AGAIN, detail).await;
             }
         }

@@ -13,6 +13,10 @@ const MAX_PAYLOAD: u64 = 12 * 1024 * 1024;
 /// What may wait for one slow client before the server drops it.
 const MAX_PENDING: u64 = 64 * 1024 * 1024;
 
+/// Messages, and bytes of them, that may wait to be written to one stream; more are refused. What one
+/// peer sends too much is not what another waits behind for long.
+const MAX_BUFFERED: (u64, u64) = (2048, 64 * 1024 * 1024);
+
 /// Streams live on disk; this is for what consumers keep.
 const MAX_MEMORY_STORE: u64 = 64 * 1024 * 1024;
 
@@ -45,6 +49,7 @@ pub(crate) fn render(settings: &Settings<'_>) -> String {
         path(&home.server_pid()),
     );
     let name = quote(name);
+    let (buffered_messages, buffered_bytes) = MAX_BUFFERED;
     let mut text = format!(
         r#"# Written by fleet at every start of the hub; changes are lost.
 server_name: {name}
@@ -57,6 +62,8 @@ jetstream {{
   max_memory_store: {MAX_MEMORY_STORE}
   # Acknowledged means durable: without this an acknowledged job can be lost for two minutes.
   sync_interval: always
+  max_buffered_msgs: {buffered_messages}
+  max_buffered_size: {buffered_bytes}
 }}
 
 # A dead link is noticed within 15 s.

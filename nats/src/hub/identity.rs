@@ -3,6 +3,7 @@
 //! server, only credentials signed by the key of its permission. Secrets stay in this module
 //! and in the files it writes (0600).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -199,21 +200,37 @@ impl Identity {
         self.fleet.public_key()
     }
 
-    /// What the server's configuration needs.
-    pub(crate) fn trust(&self, issued_at: i64) -> Result<Trust, IdentityError> {
+    /// The fleet's account, without those users.
+    pub(crate) fn fleet_account(
+        &self,
+        issued_at: i64,
+        revoked: &BTreeMap<String, i64>,
+    ) -> Result<String, IdentityError> {
         let scopes = Permission::ALL.map(|permission| Scope {
             role: permission.as_str(),
             key: self.signing_key(permission),
             template: permission.template(),
         });
-        let fleet = jwt::account(
+        let (operator, fleet) = (&self.operator, &self.fleet);
+        let all = jwt::account(
             issued_at,
-            &self.operator,
-            &self.fleet,
+            operator,
+            fleet,
             FLEET_ACCOUNT,
             true,
             &scopes,
+            revoked,
         )?;
+        Ok(all)
+    }
+
+    /// What the server's configuration needs. `revoked` as in [`Self::fleet_account`].
+    pub(crate) fn trust(
+        &self,
+        issued_at: i64,
+        revoked: &BTreeMap<String, i64>,
+    ) -> Result<Trust, IdentityError> {
+        let fleet = self.fleet_account(issued_at, revoked)?;
         let system = jwt::account(
             issued_at,
             &self.operator,
@@ -221,6 +238,7 @@ impl Identity {
             SYSTEM_ACCOUNT,
             false,
             &[],
+            &BTreeMap::new(),
         )?;
         Ok(Trust {
             operator_jwt: jwt::operator(issued_at, &self.operator, &self.system)?,

@@ -1,6 +1,8 @@
 //! NATS JWTs: claims of an operator, an account and a user, signed with an nkey. Version 2 of
 //! the format only, and only the fields that fleet sets. Pure: the time is an argument.
 
+use std::collections::BTreeMap;
+
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
@@ -52,7 +54,8 @@ pub(crate) fn operator(
     encode(issued_at, operator, "fleet", &operator.public_key(), &nats)
 }
 
-/// An account. With `jetstream` it may store as much as the server allows.
+/// An account. With `jetstream` it may store as much as the server allows. `revoked` are users by
+/// their public keys: what was issued to them up to that second is not let in.
 pub(crate) fn account(
     issued_at: i64,
     operator: &KeyPair,
@@ -60,6 +63,7 @@ pub(crate) fn account(
     name: &str,
     jetstream: bool,
     scopes: &[Scope<'_>],
+    revoked: &BTreeMap<String, i64>,
 ) -> Result<String, nkeys::error::Error> {
     let store = if jetstream { -1 } else { 0 };
     let signing_keys: Vec<_> = scopes
@@ -73,7 +77,7 @@ pub(crate) fn account(
             })
         })
         .collect();
-    let nats = json!({
+    let mut nats = json!({
         "type": "account",
         "version": 2,
         "limits": {
@@ -84,6 +88,9 @@ pub(crate) fn account(
         },
         "signing_keys": signing_keys,
     });
+    if !revoked.is_empty() {
+        nats["revocations"] = json!(revoked);
+    }
     encode(issued_at, operator, name, &account.public_key(), &nats)
 }
 

@@ -19,9 +19,9 @@ pub use credentials::{Credentials, CredentialsError};
 pub use find::{FindError, FoundServer, SearchPath, find_server};
 pub use identity::{Identity, IdentityError, issue_credentials};
 pub use install::{InstallError, Installed, Progress, install_server};
-pub use peers::{PeerEvent, PeerEventKind};
+pub use peers::{PeerEvent, PeerEventKind, PeerUser};
 pub use permission::Permission;
-pub use record::{HubRecord, RecordError, Recovering, StreamRecord};
+pub use record::{HubRecord, LockedOut, RecordError, Recovering, StreamRecord};
 pub use server::{Hub, HubError, HubHandle, HubOptions, running_hub};
 pub use supervise::HubEvent;
 

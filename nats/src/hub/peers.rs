@@ -57,7 +57,30 @@ struct RawClient {
     jwt: String,
 }
 
+/// Whose a JWT is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerUser {
+    /// The machine, or the name of the person or program.
+    pub name: String,
+    /// What they may do.
+    pub permission: Permission,
+    /// Their public key.
+    pub key: String,
+}
+
 impl Identity {
+    /// Whose JWT this is; none where this identity has not signed it. The server has checked it when
+    /// it let its bearer in.
+    #[must_use]
+    pub fn user_of(&self, jwt: &str) -> Option<PeerUser> {
+        let subject = jwt::subject(jwt)?;
+        Some(PeerUser {
+            permission: self.permission_of(&subject.iss)?,
+            name: subject.name,
+            key: subject.sub,
+        })
+    }
+
     /// Reads an event of the server. `None` for what is no such event, or not about a user whose
     /// credentials this identity has signed.
     #[must_use]
@@ -68,12 +91,11 @@ impl Identity {
             "io.nats.server.advisory.v1.client_disconnect" => PeerEventKind::Disconnected,
             _ => return None,
         };
-        // The server has checked the JWT when it let its bearer in.
-        let subject = jwt::subject(&raw.client.jwt)?;
+        let user = self.user_of(&raw.client.jwt)?;
         Some(PeerEvent {
             kind,
-            permission: self.permission_of(&subject.iss)?,
-            name: subject.name,
+            permission: user.permission,
+            name: user.name,
             connection: raw.client.id,
             server: raw.server.id,
             host: raw.client.host,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
+use fleet_contract::ids::MachineId;
 use fleet_contract::lease::Mark;
 use fleet_contract::time::Time;
 use serde::{Deserialize, Serialize};
@@ -69,9 +70,24 @@ pub struct HubRecord {
     /// The store was put back from a backup of this time and has not been recovered yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Time>,
+    /// Machines that are not let in until the operator says so.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub locked_out: BTreeMap<MachineId, LockedOut>,
     /// Fields of a newer fleet, kept as they are.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
+}
+
+/// A machine that is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedOut {
+    /// Since when, by the hub's clock.
+    pub at: Time,
+    /// Why: what it sent.
+    pub reason: String,
+    /// Public keys of its users, with the time up to which what was issued to them is revoked, in
+    /// seconds since 1970.
+    pub keys: BTreeMap<String, i64>,
 }
 
 /// A recovery under way.
@@ -96,6 +112,12 @@ pub struct StreamRecord {
 }
 
 impl HubRecord {
+    /// Public keys that are not let in, as the server wants them.
+    pub(crate) fn revoked(&self) -> BTreeMap<String, i64> {
+        let all = self.locked_out.values();
+        all.flat_map(|locked| locked.keys.clone()).collect()
+    }
+
     /// Reads the record of this home; `None` where no hub was ever started.
     ///
     /// # Errors

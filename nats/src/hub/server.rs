@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fleet_contract::time::Time;
 use rustix::process::Signal;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::config::{Settings, default_file_store, render};
@@ -157,6 +157,7 @@ pub struct Hub {
     operator: Credentials,
     record: Arc<Mutex<HubRecord>>,
     control: mpsc::Sender<String>,
+    locked_out: Arc<Notify>,
     pid: Arc<AtomicU32>,
     events: broadcast::Sender<HubEvent>,
     stop: Option<oneshot::Sender<()>>,
@@ -312,6 +313,7 @@ impl Hub {
             record: self.record.clone(),
             events: self.events.clone(),
             control: self.control.clone(),
+            locked_out: self.locked_out.clone(),
         }
     }
 
@@ -336,9 +338,20 @@ pub struct HubHandle {
     record: Arc<Mutex<HubRecord>>,
     events: broadcast::Sender<HubEvent>,
     control: mpsc::Sender<String>,
+    locked_out: Arc<Notify>,
 }
 
 impl HubHandle {
+    /// Who is locked out has changed.
+    pub(crate) fn locked_out_changed(&self) {
+        self.locked_out.notify_one();
+    }
+
+    /// Waits until who is locked out has changed. For one that waits.
+    pub(crate) async fn locked_out(&self) {
+        self.locked_out.notified().await;
+    }
+
     /// The home it was started in.
     #[must_use]
     pub fn home(&self) -> &Home {
@@ -454,6 +467,7 @@ impl Started {
             operator: self.operator,
             record: Arc::new(Mutex::new(self.record)),
             control,
+            locked_out: Arc::default(),
             pid,
             events,
             stop: Some(stop),
@@ -544,7 +558,7 @@ async fn launch(options: &HubOptions, prepared: &Prepared) -> Result<Started, Hu
     let monitor = monitor_address(options, listen)?;
     let now = unix_now();
     let record = updated_record(options, listen, monitor)?;
-    let trust = prepared.identity.trust(now)?;
+    let trust = prepared.identity.trust(now, &record.revoked())?;
     let text = render(&Settings {
         home,
         name: &options.name,
@@ -635,6 +649,7 @@ fn updated_record(
             recovering: None,
             recovered: None,
             restored: None,
+            locked_out: std::collections::BTreeMap::new(),
             other: std::collections::BTreeMap::new(),
         },
     };

@@ -223,6 +223,7 @@ impl Gatherer {
             consumers,
             consumers_seen,
             slow,
+            locked_out: Vec::new(),
             keeper,
             missing: std::mem::take(&mut self.missing),
         };
@@ -376,7 +377,7 @@ async fn by<T, E: std::fmt::Display>(
 }
 
 /// Asks the server itself. There is one: the first answer is the answer.
-async fn ask<T: DeserializeOwned>(
+pub(crate) async fn ask<T: DeserializeOwned>(
     system: &Client,
     until: Instant,
     what: &str,

@@ -4,15 +4,17 @@
 
 mod gather;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use fleet_contract::envelope::{self, Header, MESSAGE_MAX_BYTES};
-use fleet_contract::hub::{HUB_STATS_KIND, HubStats, KeeperStats};
+use fleet_contract::flood::Sent;
+use fleet_contract::hub::{HUB_STATS_KIND, HubStats, KeeperStats, LockedOutPeer};
 use fleet_contract::ids::MachineId;
 use fleet_contract::time::Time;
 use futures_util::StreamExt;
@@ -23,6 +25,7 @@ use crate::clock;
 use crate::hub::Permission;
 use crate::subject::{self, verb};
 use gather::Gatherer;
+pub(crate) use gather::ask;
 
 /// An answer is given again for so long.
 const FRESH: Duration = Duration::from_millis(900);
@@ -37,11 +40,48 @@ pub struct KeeperCounters {
     pub(crate) tickets_again: AtomicU64,
     pub(crate) machines_lost: AtomicU64,
     pub(crate) leases_taken: AtomicU64,
+    /// What machines sent that does not count, since it was taken last.
+    offences: Mutex<BTreeMap<MachineId, Sent>>,
+    locked_out: Mutex<Vec<LockedOutPeer>>,
 }
+
+/// Machines whose offences are counted between two looks.
+const OFFENDERS_MAX: usize = 4096;
 
 impl KeeperCounters {
     pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A message of a machine's does not count, or is one of a kind that it sends seldom.
+    pub(crate) fn offends(&self, machine: &MachineId, bytes: usize) {
+        let mut all = self.offences.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = Sent {
+            messages: 0,
+            useless: 1,
+            useless_bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+        };
+        if let Some(sent) = all.get_mut(machine) {
+            sent.add(&more);
+        } else if all.len() < OFFENDERS_MAX {
+            all.insert(machine.clone(), more);
+        }
+    }
+
+    pub(crate) fn take_offences(&self) -> BTreeMap<MachineId, Sent> {
+        std::mem::take(&mut *self.offences.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_locked_out(&self, locked_out: Vec<LockedOutPeer>) {
+        *self
+            .locked_out
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = locked_out;
+    }
+
+    fn locked_out(&self) -> Vec<LockedOutPeer> {
+        let locked_out = self.locked_out.lock();
+        locked_out.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn stats(&self) -> KeeperStats {
@@ -91,7 +131,9 @@ pub async fn answer(about: AboutHub, bus: Bus, system: Client, keeper: Arc<Keepe
             let answer = match fresh {
                 Some((_, answer)) => answer.clone(),
                 None => {
-                    let stats = gatherer.gather(keeper.stats()).await;
+                    let mut stats = gatherer.gather(keeper.stats()).await;
+                    stats.locked_out = keeper.locked_out();
+                    stats.bound();
                     let Some(answer) = encode(&stats) else {
                         continue;
                     };

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fleet_contract::hub::{
-    ConsumerStats, DiskStats, HubStats, KeeperStats, Rates, ServerStats, SlowPeer, StreamStats,
-    Trouble,
+    ConsumerStats, DiskStats, HubStats, KeeperStats, LockedOutPeer, Rates, ServerStats, SlowPeer,
+    StreamStats, Trouble,
 };
 use fleet_contract::time::Time;
 
@@ -89,6 +89,7 @@ pub(crate) fn well(now: Time) -> HubStats {
         consumers_total: 24,
         consumers_seen: 12,
         slow: Vec::new(),
+        locked_out: Vec::new(),
         keeper: KeeperStats::default(),
         missing: Vec::new(),
     };
@@ -124,6 +125,16 @@ pub(crate) fn troubled(now: Time) -> HubStats {
         at: before(now, 95),
         reason: "Slow Consumer (Pending Bytes)".to_owned(),
     }];
+    stats.locked_out = "attic"
+        .parse()
+        .ok()
+        .into_iter()
+        .map(|machine| LockedOutPeer {
+            machine,
+            at: before(now, 41),
+            reason: "it sent 5214 messages that do not count in 10 s".to_owned(),
+        })
+        .collect();
     stats.keeper = KeeperStats {
         voids: 1,
         malformed: 2,

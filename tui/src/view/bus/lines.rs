@@ -52,6 +52,7 @@ fn of_hub(sheet: &mut Sheet<'_>, hub: &HubStats) {
     for missing in &hub.missing {
         sheet.say(2, "not known", vec![(missing.clone(), Role::Warn, 0)]);
     }
+    locked_out(sheet, hub);
     slow(sheet, hub);
     server(sheet, hub);
     disk(sheet, hub);
@@ -199,6 +200,19 @@ fn lost(sheet: &mut Sheet<'_>) {
     }
     parts.push((format!("since {since}"), Role::Dim, 20));
     sheet.say(leave, "lost here", parts);
+}
+
+/// Who is not let in, and why: seldom, and never to be overlooked.
+fn locked_out(sheet: &mut Sheet<'_>, hub: &HubStats) {
+    for peer in &hub.locked_out {
+        let ago = words::ago(sheet.model.now, peer.at);
+        let parts = vec![
+            (format!("{} {ago}", peer.machine), Role::Bad, 0),
+            (text::escape(&peer.reason).to_string(), Role::Warn, 1),
+            (format!("fleet hub admit {}", peer.machine), Role::Plain, 2),
+        ];
+        sheet.say(1, "locked out", parts);
+    }
 }
 
 fn slow(sheet: &mut Sheet<'_>, hub: &HubStats) {
