@@ -483,7 +483,9 @@ fn a_rebooted_machine_ends_what_ran_by_its_policy_and_tells_what_ended_before() 
     };
     assert_eq!(fleet.run(&["wait", &ended]).code, 3);
     assert_eq!(attempts(&ended), 1);
-    fleet.until(&ask, "needs_human");
+    let asked = fleet.until(&ask, "needs_human");
+    let why = asked["reason"].as_str().unwrap();
+    assert!(why.contains("the machine was restarted"), "{asked}");
     fleet.until(&fail, "lost");
     eventually("what may run again does", || {
         (runs("retry").len() == 2).then_some(())
