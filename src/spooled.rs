@@ -85,9 +85,14 @@ impl Batch {
         }
     }
 
-    /// Whether nothing is to be done about it but to wait for a person.
-    fn stays(&self) -> bool {
+    /// Whether nobody wants any of its jobs ended: what was refused then waits for a person.
+    fn nobody_cancels(&self) -> bool {
         self.jobs.iter().all(|job| job.canceled_by.is_none())
+    }
+
+    /// Those that are wanted: one that is to be ended, and could not be yet, is not sent meanwhile.
+    fn to_send(&self) -> impl Iterator<Item = &Planned> {
+        self.jobs.iter().filter(|job| job.canceled_by.is_none())
     }
 
     fn spec_of(&self, job: &Planned) -> JobSpec {
@@ -293,21 +298,45 @@ pub(crate) async fn send(home: &Home, bus: &Bus, turn: Turn) -> Result<Sent, Fai
                 continue;
             }
         };
-        if batch.refused.is_some() && turn == Turn::Passing && batch.stays() {
+        if batch.refused.is_some() && turn == Turn::Passing && batch.nobody_cancels() {
             continue;
         }
         let done = match cancel_begun(bus, &mut batch, &mut sent).await {
-            Ok(()) if batch.jobs.is_empty() => Ok(()),
-            Ok(()) => send_batch(bus, &path, &mut batch, &mut sent).await?,
-            Err(error) => Err(error),
+            Ok(()) if batch.to_send().next().is_none() => Ok(()),
+            Ok(()) => send_batch(bus, &path, &mut batch, &mut sent).await,
+            Err(error) => Err(error.into()),
         };
         rewrite(&path, &batch).map_err(|e| Failure::file("cannot send", &path, &e))?;
-        if let Err(error) = done {
-            sent.stopped = Some(error);
-            break;
+        match done {
+            Ok(()) => {}
+            Err(Stopped::Here(failure)) => return Err(failure),
+            Err(Stopped::There(error)) => {
+                sent.stopped = Some(error);
+                break;
+            }
         }
     }
     Ok(sent)
+}
+
+/// Why the rest is not sent now.
+enum Stopped {
+    /// A file of ours cannot be written.
+    Here(Failure),
+    /// The hub, or what is on the way to it.
+    There(DispatchError),
+}
+
+impl From<DispatchError> for Stopped {
+    fn from(error: DispatchError) -> Self {
+        Self::There(error)
+    }
+}
+
+impl From<BusError> for Stopped {
+    fn from(error: BusError) -> Self {
+        Self::There(error.into())
+    }
 }
 
 /// The right to send, where nobody else keeps it for longer than is waited.
@@ -361,21 +390,19 @@ async fn send_batch(
     path: &Path,
     batch: &mut Batch,
     sent: &mut Sent,
-) -> Result<Result<(), DispatchError>, Failure> {
+) -> Result<(), Stopped> {
     batch.refused = None;
-    let survey = match bus.survey(&batch.spec.target).await {
-        Ok(survey) => survey,
-        Err(error) => return Ok(Err(error.into())),
-    };
+    let survey = bus.survey(&batch.spec.target).await?;
     if let Err(error) = survey.check(&batch.spec, batch.queue_anyway) {
-        return Ok(refuse(batch, error, sent));
+        return Ok(refuse(batch, error, sent)?);
     }
     if !std::mem::replace(&mut batch.begun, true) {
-        rewrite(path, batch).map_err(|e| Failure::file("cannot send", path, &e))?;
+        let failed = |e| Stopped::Here(Failure::file("cannot send", path, &e));
+        rewrite(path, batch).map_err(failed)?;
     }
     let mut done = Ok(());
     // One after the other: what was spooled first is queued first.
-    for job in &batch.jobs {
+    for job in batch.to_send() {
         let (key, spec) = (batch.key.as_deref(), batch.spec_of(job));
         match bus.dispatch_again(job.id, job.ticket, key, spec).await {
             Ok(_) => sent.jobs.push(job.id),
@@ -386,7 +413,7 @@ async fn send_batch(
         }
     }
     batch.jobs.retain(|job| !sent.jobs.contains(&job.id));
-    Ok(done.or_else(|error| refuse(batch, error, sent)))
+    Ok(done.or_else(|error| refuse(batch, error, sent))?)
 }
 
 fn is_for_good(error: &DispatchError) -> bool {

@@ -8,6 +8,7 @@ use fleet_agent::agent::{AgentStatus, SpoolStatus, StatusError, Stop, read_statu
 use fleet_contract::time::Time;
 
 use crate::args::Tether;
+use crate::config::Origin;
 use crate::context::Context;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::interrupt::Stops;
@@ -42,8 +43,8 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
         false => urls.clone(),
     };
     let (home, shown) = (cx.settings.home.clone(), credentials.clone());
-    // Whoever says where the hub is, is not told otherwise.
-    let follows = urls.is_empty();
+    // Whoever says where the hub is, or whose credentials to show, is not told otherwise.
+    let follows = urls.is_empty() && !named_in_file(cx);
     let options = agent::options(&cx.settings, machine.clone(), urls, credentials)?;
     let slots = options.slots;
     let spool = spool::run(cx.settings.home.clone(), options.urls.clone());
@@ -83,6 +84,12 @@ pub(crate) async fn run(tether: Tether, cx: &mut Context) -> Outcome {
     match renewal::begin_anew()? {}
 }
 
+/// Whether a file of settings says whose credentials to show: at each start these are taken in again.
+fn named_in_file(cx: &Context) -> bool {
+    let setting = cx.settings.get("credentials");
+    setting.is_some_and(|setting| matches!(setting.origin, Origin::Line(..)))
+}
+
 /// Takes new credentials into this home.
 pub(crate) fn renew(file: &Path, cx: &mut Context) -> Outcome {
     let running = read_status(&cx.settings.home).ok();
@@ -90,10 +97,15 @@ pub(crate) fn renew(file: &Path, cx: &mut Context) -> Outcome {
     let (machine, credentials) = agent::renew(&cx.settings, file, expected)?;
     let hubs = credentials.hubs();
     let next = match &running {
+        _ if named_in_file(cx) => {
+            "config.toml names other credentials, which are shown instead: take `credentials` out of it, and start the agent again"
+        }
         Some(status) if status.connected => {
             "the agent here has its hub; it goes on with them when it has not"
         }
-        Some(_) => "the agent here goes on with them within seconds",
+        Some(_) => {
+            "the agent here goes on with them within seconds (one of `fleet up`, or with --hub or FLEET_HUB: start it again)"
+        }
         None => "start the agent: fleet agent run",
     };
     cx.show(&Said {

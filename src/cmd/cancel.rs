@@ -140,11 +140,22 @@ fn of_hub(bus: &mut Result<Bus, Failure>) -> Result<&Bus, Failure> {
 
 /// Its sending was begun, and may have been cut off: it is made certain and canceled.
 async fn cancel_begun(cx: &Context, bus: &Bus, id: JobId, by: &str) -> Result<What, Failure> {
-    spooled::send(&cx.settings.home, bus, Turn::Told).await?;
-    match unsent::find(cx, id.as_str()) {
-        Some(_) => Ok(What::ToBeCanceled),
-        None => cancel(bus, id, by).await,
+    let sent = spooled::send(&cx.settings.home, bus, Turn::Told).await?;
+    if unsent::find(cx, id.as_str()).is_some() {
+        return Ok(What::ToBeCanceled);
     }
+    let here = sent.canceled.contains(&id);
+    if here && bus.job(id).await?.is_none() {
+        // The hub never had it, and would not have taken it.
+        return Ok(What::Removed);
+    }
+    Ok(match cancel(bus, id, by).await? {
+        // By this very command.
+        What::AlreadyEnded {
+            state: StateWord::Canceled,
+        } if here => What::Canceled,
+        other => other,
+    })
 }
 
 async fn cancel(bus: &Bus, id: JobId, by: &str) -> Result<What, Failure> {

@@ -10,7 +10,7 @@ use fleet_contract::outcome::OutputStream;
 use fleet_contract::time::Time;
 use fleet_contract::view::JobView;
 use fleet_nats::assemble::{Assembler, InOrder};
-use fleet_nats::bus::Bus;
+use fleet_nats::bus::{Bus, BusError};
 use fleet_nats::journal::{Entry, fold};
 use fleet_nats::output::Chunk;
 use fleet_nats::owners::Owners;
@@ -445,12 +445,22 @@ pub(crate) async fn follow(
         if let Some(job) = journal.view().filter(|job| job.exit_status().is_some()) {
             let deadline = *give_up.get_or_insert_with(|| Instant::now() + REST.0);
             let late = Instant::now() >= deadline;
-            if late && !patient && !sink.complete(&job) && is_in_service(bus, &job).await {
-                patient = true;
-                give_up = Some(Instant::now() + REST.1);
-            } else if late || sink.complete(&job) {
-                sink.finish(cx, &job, &reader.owners)?;
-                return Ok(job);
+            let asked = match late && !sink.complete(&job) {
+                true => is_in_service(bus, &job).await,
+                false => Ok(false),
+            };
+            match asked {
+                Ok(true) if !patient => {
+                    patient = true;
+                    give_up = Some(Instant::now() + REST.1);
+                }
+                Ok(_) if late || sink.complete(&job) => {
+                    sink.finish(cx, &job, &reader.owners)?;
+                    return Ok(job);
+                }
+                Ok(_) => {}
+                // The hub is away, and the output's rest with it.
+                Err(_) => give_up = Some(Instant::now() + REST.0),
             }
         } else {
             give_up = None;
@@ -494,14 +504,12 @@ pub(crate) async fn follow(
 }
 
 /// Whether the machine that has the output's rest can still send it.
-async fn is_in_service(bus: &Bus, job: &JobView) -> bool {
+async fn is_in_service(bus: &Bus, job: &JobView) -> Result<bool, BusError> {
     let Some(machine) = &job.machine else {
-        return false;
+        return Ok(false);
     };
-    let seen = bus.own_presence(machine).await;
-    seen.is_ok_and(|seen| {
-        seen.is_some_and(|s| !matches!(s.presence.service, Service::Offline | Service::Lost))
-    })
+    let seen = bus.own_presence(machine).await?;
+    Ok(seen.is_some_and(|s| !matches!(s.presence.service, Service::Offline | Service::Lost)))
 }
 
 async fn until(deadline: Option<Instant>) {

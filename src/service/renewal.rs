@@ -5,8 +5,10 @@
 //! in the same process. Its executor keeps what runs, as over any crash of an agent.
 
 use std::convert::Infallible;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -58,9 +60,18 @@ pub(crate) fn begin_anew() -> Result<Infallible, Failure> {
         Failure::internal(format!("cannot go on with the new credentials: {error}"))
             .next("fleet agent run")
     };
-    let program = std::env::current_exe().map_err(failed)?;
+    let program = replaced(std::env::current_exe().map_err(failed)?);
     let words = without_credentials(std::env::args_os().skip(1));
     Err(failed(Command::new(program).args(words).exec()))
+}
+
+/// Where the program lies now: that of a file that was replaced since is told with a remark behind it.
+fn replaced(program: PathBuf) -> PathBuf {
+    let text = program.as_os_str().as_bytes();
+    match text.strip_suffix(b" (deleted)") {
+        Some(path) if !program.exists() => PathBuf::from(OsStr::from_bytes(path)),
+        _ => program,
+    }
 }
 
 fn without_credentials(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
@@ -80,6 +91,17 @@ fn without_credentials(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_was_replaced_is_run_from_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("fleet");
+        let remarked = dir.path().join("fleet (deleted)");
+        assert_eq!(replaced(program.clone()), program);
+        assert_eq!(replaced(remarked.clone()), program);
+        std::fs::write(&remarked, "").unwrap();
+        assert_eq!(replaced(remarked.clone()), remarked, "its own name");
+    }
 
     #[test]
     fn what_was_typed_is_typed_again_without_the_old_credentials() {
