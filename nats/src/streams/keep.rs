@@ -209,6 +209,6 @@ mod tests {
         assert_eq!(Keeps::default().fit(store), Ok(()));
         let refused = log(None, Some(1 << 30)).fit(store).unwrap_err();
         assert!(refused.room < store && refused.asked > 1 << 30);
-        assert_eq!(log(None, Some(500 << 20)).fit(store), Ok(()));
+        assert_eq!(log(None, Some(400 << 20)).fit(store), Ok(()));
     }
 }
