@@ -3,7 +3,7 @@
 //! starts.
 //!
 //! Dispatchers are connected by then, and neither side waits for the other. So whoever has put a
-//! ticket into a lane looks at its record again ([`Bus::confirm_lane`]), and whoever has removed a
+//! ticket into a lane looks at its record again (`Bus::confirm_lane`), and whoever has removed a
 //! lane looks whether there is a ticket or a record ([`Bus::mend_lane`]): whoever is last makes the
 //! consumers.
 

@@ -1,6 +1,5 @@
 //! Lanes under contention: one slot for many of them, and many machines that come and go.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fleet_nats::bus::Bus;
@@ -29,7 +28,16 @@ async fn handed_out(bus: &Bus) -> u64 {
 fn send(fleet: &Fleet, lane: usize, count: usize, line: &str) {
     let (needs, count) = (format!("mem>={}MiB", lane + 1), count.to_string());
     let words = [
-        "dispatch", "--needs", &needs, "--count", &count, "--shell", "--", line,
+        "dispatch",
+        "--needs",
+        &needs,
+        "--count",
+        &count,
+        "--on-lost",
+        "retry",
+        "--shell",
+        "--",
+        line,
     ];
     fleet.run(&words).ok();
 }
@@ -71,7 +79,7 @@ fn lanes_take_turns() {
 }
 
 #[test]
-fn two_hundred_jobs_over_twenty_lanes_run_once_each_while_machines_join_leave_and_die() {
+fn two_hundred_jobs_over_twenty_lanes_all_run_while_machines_join_leave_and_die() {
     const LANES: usize = 20;
     const EACH: usize = 10;
     let mut fleet = Fleet::hub_alone();
@@ -106,11 +114,14 @@ fn two_hundred_jobs_over_twenty_lanes_run_once_each_while_machines_join_leave_an
         let ended = jobs.iter().all(|job| job["state"] == "succeeded");
         (ended && jobs.len() == LANES * EACH).then_some(jobs)
     });
-    let ids: BTreeSet<&str> = ended
-        .iter()
-        .map(|job| job["id"].as_str().unwrap())
-        .collect();
+    // A machine that dies between its claim and the start leaves a job that nobody has run; one that
+    // is away for too long, jobs that somebody else runs again. No job runs more often than it has
+    // attempts.
     let ran = gate.lines("ran");
-    assert_eq!(ran.len(), LANES * EACH, "each ran once");
-    assert_eq!(ran.iter().map(String::as_str).collect::<BTreeSet<_>>(), ids);
+    for job in &ended {
+        let id = job["id"].as_str().unwrap();
+        let times = ran.iter().filter(|line| *line == id).count();
+        let attempts = job["attempts"].as_array().unwrap().len();
+        assert!((1..=attempts).contains(&times), "{times} times: {job}");
+    }
 }
